@@ -1,0 +1,105 @@
+"""traced_app: an asyncio app factory, or a whole program, with everything traced."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+import ddtrace
+
+from asynctrace._core.delivery import shutdown
+from asynctrace._core.errors import UsageError
+from asynctrace._integrations import install
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+FLUSH_SECONDS = 5.0
+"""How long the end of a program waits for its last traces."""
+
+
+@overload
+def traced_app(factory: T, /, *, service: str | None = None) -> T: ...
+@overload
+def traced_app(*, service: str | None = None) -> Callable[[T], T]: ...
+def traced_app(factory: Any = None, /, *, service: str | None = None) -> Any:
+    """Wrap an asyncio app factory, sync or async, also as a decorator: gives what the factory gives.
+
+    The integrations are installed before the factory runs. An aiohttp `web.Application` comes back with its requests
+    traced, in place, and flushes when it is cleaned up. A coroutine function that is the program (`async def main()`)
+    runs with everything installed, no span around it, and flushes at its end (5 s at most). `service` names the
+    service of its requests and of what has no other. Raises `UsageError` for what can't be called.
+
+    Example:
+        >>> from aiohttp import web
+        >>> from asynctrace import traced_app
+        >>> @traced_app
+        ... def make_app():
+        ...     return web.Application()
+        >>> app = make_app()
+    """
+    if factory is None:
+        return functools.partial(_wrap, service=service)
+    return _wrap(factory, service=service)
+
+
+def _wrap(factory: Any, *, service: str | None) -> Any:
+    if _is_application(factory):
+        _prepare(service)
+        return _traced(factory, service)
+    if not callable(factory):
+        raise UsageError(
+            f"traced_app() needs an app factory, got {type(factory).__name__}",
+            hint="the function that makes your app, or `async def main()`",
+        )
+    if inspect.iscoroutinefunction(factory) or inspect.iscoroutinefunction(getattr(factory, "__call__", None)):  # noqa: B004 - its kind is asked for
+
+        async def start(*args: Any, **kwargs: Any) -> Any:
+            _prepare(service)
+            made = None
+            try:
+                made = await factory(*args, **kwargs)
+                return _traced(made, service)
+            finally:
+                if not _is_application(made):
+                    await shutdown(FLUSH_SECONDS)
+
+    else:
+
+        def start(*args: Any, **kwargs: Any) -> Any:
+            _prepare(service)
+            return _traced(factory(*args, **kwargs), service)
+
+    return functools.wraps(factory)(start) if hasattr(factory, "__name__") else start
+
+
+def _prepare(service: str | None) -> None:
+    if service:
+        ddtrace.config.service = service
+    install()
+
+
+def _is_application(made: Any) -> bool:
+    """Without importing aiohttp: what it has not loaded is none of its applications."""
+    web = sys.modules.get("aiohttp.web")
+    return web is not None and isinstance(made, web.Application)
+
+
+def _traced(made: T, service: str | None) -> T:
+    if not _is_application(made):
+        return made
+    from asynctrace.aiohttp import trace_application
+
+    app = cast("Any", made)
+    trace_application(app, service)
+    if _flush not in app.on_cleanup:
+        app.on_cleanup.append(_flush)
+    return made
+
+
+async def _flush(_: Any) -> None:
+    await shutdown(FLUSH_SECONDS)

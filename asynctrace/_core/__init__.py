@@ -1,0 +1,18 @@
+"""The context core. Knows no library but ddtrace, and every door of it that is not public is in `tracer.py`.
+
+- `provider`: what is active, for whom; the ContextVar
+- `context`: `SpanContext`, how work crosses a gap
+- `span`: the `Span` handle, `span()`, `start_span()`
+- `outcome`: what an exception that leaves a span means
+- `delivery`: what leaves the process, and when; flushing
+- `tracer`: set-up; the guarded doors
+- `errors`: what we raise
+
+Importing this package sets the tracer up: it is what `import asynctrace` avoids until a name of it is used.
+"""
+
+from __future__ import annotations
+
+from asynctrace._core.tracer import set_up
+
+set_up()

@@ -1,0 +1,121 @@
+"""Headers as they come from the wire, made safe before ddtrace's propagator sees them.
+
+The propagator loses the whole context over one value of an unexpected type, and takes ids and priorities as they come:
+a priority of 400 digits raises much later, in the user's code. So: text only, bounded, ids and priorities checked.
+The headers of a family are taken whole or not at all: a sender that gets one of them wrong is not to be trusted
+with the others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_VALUE = 8192
+"""Longest header value (bytes) that is read. W3C asks for 512 (tracestate) and 8192 (baggage) to be carried."""
+
+MAX_BAGGAGE_ITEMS = 64
+"""As many `ot-baggage-*` headers are read; ddtrace's own limit for `baggage` is 64 items, too."""
+
+PRIORITIES = frozenset({-1, 0, 1, 2})
+"""Datadog's sampling priorities: user reject, auto reject, auto keep, user keep."""
+
+OT_BAGGAGE = "ot-baggage-"
+
+_MAX_ID = 2**64
+
+
+def _decimal_id(value: str) -> bool:
+    return len(value) <= 20 and value.isdigit() and 0 < int(value) < _MAX_ID
+
+
+def _decimal_id_or_zero(value: str) -> bool:
+    return value == "0" or _decimal_id(value)
+
+
+def _matches(pattern: str) -> Callable[[str], bool]:
+    compiled = re.compile(pattern)
+    return lambda value: compiled.fullmatch(value) is not None
+
+
+def _any(_: str) -> bool:
+    return True
+
+
+FAMILIES: tuple[dict[str, Callable[[str], bool]], ...] = (
+    {  # ddtrace/propagation/http.py, _DatadogMultiHeader
+        "x-datadog-trace-id": _decimal_id,
+        "x-datadog-parent-id": _decimal_id_or_zero,
+        "x-datadog-sampling-priority": frozenset({"-1", "0", "1", "2"}).__contains__,
+        "x-datadog-origin": _any,
+        "x-datadog-tags": _any,
+    },
+    {  # https://www.w3.org/TR/trace-context/
+        "traceparent": _matches(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"),
+        "tracestate": _any,
+    },
+    {  # https://github.com/openzipkin/b3-propagation
+        "x-b3-traceid": _matches(r"[0-9a-fA-F]{16}([0-9a-fA-F]{16})?"),
+        "x-b3-spanid": _matches(r"[0-9a-fA-F]{16}"),
+        "x-b3-parentspanid": _matches(r"[0-9a-fA-F]{16}"),
+        "x-b3-sampled": _matches(r"[01d]|true|false"),
+        "x-b3-flags": _matches(r"[01]"),
+    },
+    {
+        "b3": _matches(r"[01d]|[0-9a-fA-F]{16,32}-[0-9a-fA-F]{16}(-[01d](-[0-9a-fA-F]{16})?)?"),
+    },
+    {  # https://www.w3.org/TR/baggage/
+        "baggage": _any,
+    },
+)
+
+KNOWN = frozenset(key for family in FAMILIES for key in family)
+"""Every header that carries a trace, in lower case; `ot-baggage-*` beside them."""
+
+
+def is_trace_header(key: object) -> bool:
+    """Whether a header carries trace context, in any of the styles ddtrace knows."""
+    if not isinstance(key, str):
+        return False
+    key = key.lower()
+    return key in KNOWN or key.startswith(OT_BAGGAGE)
+
+
+def _is_text(value: object) -> bool:
+    """Printable ASCII: what comes in goes out again, and a line break in a header would fail the user's next request."""
+    return isinstance(value, str) and len(value) <= MAX_VALUE and value.isascii() and value.isprintable()
+
+
+def normalised(headers: object) -> dict[str, str]:
+    """The trace headers in `headers`, a mapping or pairs of anything, that are fit for ddtrace's propagator.
+
+    Example:
+        >>> normalised({"X-Datadog-Trace-Id": "7", "x-datadog-parent-id": "8", "Cookie": "a"})
+        {'x-datadog-trace-id': '7', 'x-datadog-parent-id': '8'}
+        >>> normalised({"x-datadog-trace-id": "7", "x-datadog-sampling-priority": "9" * 400})
+        {}
+    """
+    found = _trace_headers(headers)
+    fit: dict[str, str] = {}
+    for family in FAMILIES:
+        members = {key: found[key] for key in family if key in found}
+        if all(_is_text(value) and family[key](value) for key, value in members.items()):
+            fit.update(members)
+    baggage = [(k, v) for k, v in found.items() if k.startswith(OT_BAGGAGE) and _is_text(k) and _is_text(v)]
+    fit.update(baggage[:MAX_BAGGAGE_ITEMS])
+    return fit
+
+
+def _trace_headers(headers: object) -> dict[str, Any]:
+    """Lower-cased; of a repeated header the first."""
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    found: dict[str, Any] = {}
+    if isinstance(pairs, Iterable) and not isinstance(pairs, (str, bytes)):
+        for pair in pairs:
+            if isinstance(pair, (tuple, list)) and len(pair) == 2 and is_trace_header(pair[0]):  # noqa: PLR2004 - a pair
+                found.setdefault(pair[0].lower(), pair[1])
+    return found

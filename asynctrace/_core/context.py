@@ -1,0 +1,178 @@
+"""SpanContext: how work crosses a gap (HTTP hop, broker, queue, thread, background task)."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ddtrace.propagation.http import HTTPPropagator
+from ddtrace.trace import Context, Span as DDSpan
+
+from asynctrace._core import tracer
+from asynctrace._core.carrier import PRIORITIES, is_trace_header, normalised
+from asynctrace._core.errors import UsageError
+from asynctrace._core.provider import Foreign, active_entry
+
+if TYPE_CHECKING:
+    import weakref
+    from collections.abc import MutableMapping
+    from typing import ClassVar
+
+    Headers = TypeVar("Headers", bound=MutableMapping[Any, Any])
+
+log = logging.getLogger("asynctrace")
+
+
+class SpanContext:
+    """Where in which trace work belongs: taken here, given to `span(parent=...)` or `attached()` there.
+
+    Tiny, hashable, safe to keep for hours: it holds ids, sampling decision and baggage, but no span. False when there
+    is no trace.
+
+    Example:
+        >>> from asynctrace import SpanContext, span
+        >>> with span("producer"):
+        ...     headers = SpanContext.current().inject({})
+        >>> with span("consumer", parent=SpanContext.extract(headers)) as consumer:
+        ...     consumer.trace_id == SpanContext.extract(headers).trace_id
+        True
+    """
+
+    __slots__ = ("__weakref__", "_context", "_root")
+
+    ROOT: ClassVar[SpanContext]
+
+    def __init__(self, context: Context | None = None, root: weakref.ref[DDSpan] | None = None) -> None:
+        self._context = context
+        self._root = root  # the local root, weakly: asked for its sampling decision when it is still open
+
+    @classmethod
+    def current(cls) -> SpanContext:
+        """The context of what is active here; false when nothing is."""
+        entry = active_entry()
+        return ROOT if entry is None else cls.of(entry.as_parent())
+
+    @classmethod
+    def of(cls, active: DDSpan | Context | None) -> SpanContext:
+        """The context of a ddtrace span or ddtrace Context."""
+        if isinstance(active, DDSpan):
+            return cls(active.context, tracer.weak_root(active))
+        if active is None:
+            return ROOT
+        return cls(active)
+
+    @classmethod
+    def extract(cls, headers: object) -> SpanContext:
+        """The context in `headers` (a mapping, or pairs): Datadog's, W3C's and what `DD_TRACE_PROPAGATION_STYLE` names.
+
+        Only text of at most 8 KB a header is read; ids and priorities are checked. Where they are not right, the
+        result is empty and starts a new trace. Raises nothing, whatever `headers` is.
+
+        Example:
+            >>> SpanContext.extract({"x-datadog-trace-id": "7", "x-datadog-parent-id": "8"}).span_id
+            8
+            >>> bool(SpanContext.extract({"traceparent": b"rubbish"}))
+            False
+        """
+        try:
+            fit = normalised(headers)
+            context = HTTPPropagator.extract(fit) if fit else None
+            if context is None or not _is_sound(context):
+                return ROOT
+        except Exception:
+            log.debug("trace headers could not be read", exc_info=True)
+            return ROOT
+        return cls(context)
+
+    def inject(self, headers: Headers) -> Headers:
+        """Write this context into `headers` and return them. Trace headers that were there are replaced.
+
+        An empty context writes nothing, and leaves `headers` as they are. Raises `UsageError` when `headers` is not a
+        mutable mapping.
+        """
+        context = self._context
+        if context is None:
+            return headers
+        if not hasattr(headers, "__setitem__") or not hasattr(headers, "keys"):
+            raise UsageError(
+                f"inject() needs a mutable mapping of headers, got {type(headers).__name__}",
+                hint="pass a dict, or context.inject({}) for a new one",
+            )
+        if context.sampling_priority is None and self._root is not None and (root := self._root()) is not None:
+            tracer.sample(root)  # decided once, here, so that all services agree
+        for key in {key for key in headers if is_trace_header(key)}:
+            if key in headers:  # a multidict lets go of "Traceparent" and "traceparent" at once
+                del headers[key]
+        HTTPPropagator.inject(context, headers)
+        return headers
+
+    @property
+    def trace_id(self) -> int:
+        """The trace's id, 128 bits; 0 when there is no trace."""
+        return (self._context.trace_id or 0) if self._context is not None else 0
+
+    @property
+    def span_id(self) -> int:
+        """The span's id, 64 bits; 0 when there is none."""
+        return (self._context.span_id or 0) if self._context is not None else 0
+
+    def __bool__(self) -> bool:
+        return self.trace_id != 0
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SpanContext):
+            return NotImplemented
+        return (self.trace_id, self.span_id) == (other.trace_id, other.span_id)
+
+    def __hash__(self) -> int:
+        return hash((self.trace_id, self.span_id))
+
+    def __repr__(self) -> str:
+        if not self:
+            return "SpanContext()"
+        return f"SpanContext(trace_id={self.trace_id:032x}, span_id={self.span_id:016x})"
+
+
+ROOT = SpanContext()
+"""The empty context: `span(name, parent=ROOT)` starts a new trace."""
+
+SpanContext.ROOT = ROOT
+
+
+def _is_sound(context: Context) -> bool:
+    """What ddtrace made of the headers: `tracestate`, too, carries a priority and ids of its own."""
+    ids = (context.trace_id or 0, context.span_id or 0)
+    return 0 <= ids[0] < 2**128 and 0 <= ids[1] < 2**64 and context.sampling_priority in {None, *PRIORITIES}
+
+
+def attached(context: SpanContext) -> Foreign:
+    """A `with` block in which `context` is the active parent, as often as it is asked for.
+
+    Tasks started in the block keep it. Raises `UsageError` when `context` is not a `SpanContext`.
+
+    Example:
+        >>> from asynctrace import SpanContext, attached, span
+        >>> with span("request"):
+        ...     here = SpanContext.current()
+        >>> with attached(here), span("later") as later:
+        ...     later.trace_id == here.trace_id
+        True
+    """
+    if not isinstance(context, SpanContext):
+        raise UsageError(
+            f"attached() needs a SpanContext, got {type(context).__name__}",
+            hint="SpanContext.current() or SpanContext.extract(headers)",
+        )
+    return Foreign(context._context)
+
+
+def detached() -> Foreign:
+    """A `with` block in which nothing is active: what is started in it begins a trace of its own.
+
+    Example:
+        >>> from asynctrace import current_span, detached, span
+        >>> with span("request"), detached():
+        ...     print(current_span())
+        None
+    """
+    return Foreign(None)

@@ -1,0 +1,78 @@
+"""What leaves the process, and when.
+
+One filter of ours stays registered with ddtrace for good and hands what it sees to whoever records
+(`asynctrace.testing.Recorder`). `shutdown()` flushes without ever blocking the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from ddtrace.trace import TraceFilter, tracer
+
+if TYPE_CHECKING:
+    from ddtrace.trace import Span as DDSpan
+
+log = logging.getLogger("asynctrace")
+
+
+class Listener(Protocol):
+    """Somebody who wants to see spans. Called on the hot path, in any thread: must be quick and must not raise."""
+
+    def opened(self, span: DDSpan) -> None:
+        """A span of ours or of ddtrace's became active."""
+
+    def handed_over(self, trace: list[DDSpan]) -> None:
+        """These spans go to ddtrace's sampler and writer."""
+
+
+listeners: list[Listener] = []
+"""Empty in production, so that looking costs one test."""
+
+
+class Tail(TraceFilter):
+    """The last of the filters: sees what the user's filters have left."""
+
+    def process_trace(self, trace: list[DDSpan]) -> list[DDSpan] | None:
+        for listener in tuple(listeners):
+            listener.handed_over(trace)
+        return trace
+
+
+tail = Tail()
+
+
+async def shutdown(timeout: float = 5.0) -> bool:  # noqa: ASYNC109 - a bound for the flush, not a cancellation
+    """Send what has finished; come back within `timeout` seconds (+ 0.1), sent or not.
+
+    Never blocks the loop, never raises, may be called again: the tracer goes on. True when everything was handed to
+    the agent in time. Programs under `traced_app` need not call it.
+
+    Example:
+        >>> async def main():
+        ...     await shutdown(timeout=2)
+    """
+    loop = asyncio.get_running_loop()
+    flushed = loop.create_future()
+
+    def done() -> None:
+        if not flushed.done():
+            flushed.set_result(None)
+
+    def flush() -> None:
+        try:
+            tracer.flush()
+        except Exception:
+            log.debug("flush failed", exc_info=True)
+        try:
+            loop.call_soon_threadsafe(done)
+        except RuntimeError:  # the loop was closed meanwhile: nobody waits
+            pass
+
+    # not the loop's executor: its threads are joined when the loop ends, and a dead agent would hold them for seconds
+    threading.Thread(target=flush, name="asynctrace-flush", daemon=True).start()
+    finished, _ = await asyncio.wait([flushed], timeout=max(timeout, 0))
+    return bool(finished)

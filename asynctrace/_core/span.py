@@ -1,0 +1,246 @@
+"""The Span handle: open, tag, outcome, finish, restore. Behind it is a ddtrace span; nothing outside `_core` knows."""
+
+from __future__ import annotations
+
+from time import time_ns
+from typing import TYPE_CHECKING, Any
+
+from ddtrace.trace import Span as DDSpan, tracer
+
+from asynctrace._core.context import ROOT, SpanContext
+from asynctrace._core.delivery import listeners
+from asynctrace._core.errors import UsageError
+from asynctrace._core.outcome import FAILED, OUTCOME_TAG, outcome_of
+from asynctrace._core.provider import Entry, active_entry, provider, span_end_ns, top_entry
+from asynctrace._core.values import presentable, text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from ddtrace.trace import Context
+    from typing_extensions import Self
+
+MEASURED = "_dd.measured"
+"""Metric that makes Datadog compute hits, errors and latency for a span that is not a service's entry."""
+
+
+class Span(Entry):
+    """One piece of work: made by `span()` or `start_span()`, found by `current_span()`.
+
+    Its methods raise nothing once it is open, and may be called after its end.
+    """
+
+    __slots__ = ("__weakref__", "_dd", "_name", "_parent", "_resource", "_service", "_tags", "_type")
+
+    _dd: DDSpan
+
+    def __init__(
+        self,
+        name: str,
+        parent: SpanContext | None = None,
+        resource: str | None = None,
+        service: str | None = None,
+        type: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._name, self._parent, self._resource, self._service = name, parent, resource, service
+        self._type, self._tags = type, tags
+        self.previous = self.owner = None
+
+    # -- begin
+
+    def open(self, *, activate: bool = True, start_ns: int | None = None) -> Self:
+        """Start the span, `start_ns` ago if given; for integrations: without making it active."""
+        plain = tracer.context_provider is not provider  # somebody else's rules: ddtrace's own behaviour, then
+        if self._parent is not None:
+            parent: DDSpan | Context | None = self._parent._context
+        elif plain:
+            parent = tracer.context_provider.active()
+        else:
+            entry = active_entry()
+            parent = None if entry is None else entry.as_parent()
+        dd = self._dd = tracer.start_span(
+            self._name,
+            child_of=parent,
+            service=self._service,
+            resource=self._resource,
+            span_type=self._type,
+            activate=plain and activate,
+        )
+        if start_ns is not None:
+            dd.start_ns = start_ns
+        if isinstance(parent, DDSpan) and dd.start_ns < parent.start_ns:
+            dd.start_ns = parent.start_ns  # the wall clock was stepped back: a child never starts before its parent
+        if self._tags:
+            for key, value in self._tags.items():
+                self.set_tag(key, value)
+        if activate and not plain:
+            self.push()
+            provider.announce(dd)
+        if listeners:
+            for listener in tuple(listeners):
+                listener.opened(dd)
+        return self
+
+    # -- meanwhile
+
+    def set_tag(self, key: str, value: Any = None) -> None:
+        """Set a tag: text, a number (a metric, then), or anything with a `str()`."""
+        self._open_span().set_tag(text(key), presentable(value))  # type: ignore[arg-type]  # takes numbers, too
+
+    def set_metric(self, key: str, value: float) -> None:
+        """Set a numeric tag."""
+        self._open_span().set_metric(text(key), value)
+
+    def link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None:
+        """Link to a span of another trace (or of this one) that caused this work, too. An empty context is ignored."""
+        if context and context._context is not None:
+            self._open_span().link_span(context._context, attributes)
+
+    def set_error(self, exc: BaseException) -> None:
+        """Mark the span with what `exc` means: an error with type, message and stack; a cancellation is none."""
+        dd = self._open_span()
+        outcome = outcome_of(exc)
+        self.set_outcome(outcome)
+        if outcome not in FAILED:
+            return
+        dd.error = 1
+        if exc.__traceback__ is not None:
+            dd.set_exc_info(type(exc), exc, exc.__traceback__)
+        else:  # never raised: ddtrace records nothing without a traceback
+            dd.set_tag("error.type", f"{type(exc).__module__}.{type(exc).__qualname__}")
+            dd.set_tag("error.message", text(exc))
+
+    def set_outcome(self, outcome: str) -> None:
+        """Say how it ended, where no exception tells: one of the names in `_core/outcome.py`."""
+        dd = self._open_span()
+        dd.set_tag(OUTCOME_TAG, outcome)
+        if outcome in FAILED:
+            dd.error = 1
+
+    @property
+    def name(self) -> str:
+        """The operation's name."""
+        return self._name
+
+    @property
+    def resource(self) -> str:
+        """What is worked on: a route, a query, a queue. May be set until the end."""
+        return self._open_span().resource
+
+    @resource.setter
+    def resource(self, value: str) -> None:
+        self._open_span().resource = text(value)
+
+    @property
+    def trace_id(self) -> int:
+        """The trace's id, 128 bits."""
+        return self._open_span().trace_id
+
+    @property
+    def span_id(self) -> int:
+        """The span's id, 64 bits."""
+        return self._open_span().span_id
+
+    @property
+    def context(self) -> SpanContext:
+        """Where children of this span belong, for use elsewhere."""
+        return SpanContext.of(self._open_span())
+
+    # -- end
+
+    def finish(self) -> None:
+        """End it; anywhere, in any task or thread. Ending twice does nothing."""
+        dd = self._open_span()
+        if dd.duration_ns is not None:
+            return
+        was_active = top_entry.get() is self
+        if dd.start_ns > time_ns():  # the wall clock was stepped back: no negative durations
+            dd.finish(finish_time=(dd.start_ns + 500) / 1e9)  # floats of this size are 240 ns apart
+        else:
+            dd.finish()
+        self.pop()
+        if was_active:
+            provider.announce(provider.active())
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if exc is not None:
+            self.set_error(exc)
+        self.finish()
+
+    # -- as an entry of the provider
+
+    @property
+    def ended_ns(self) -> int:
+        return span_end_ns(self._dd)
+
+    def as_parent(self) -> DDSpan:
+        return self._dd
+
+    def _open_span(self) -> DDSpan:
+        try:
+            return self._dd
+        except AttributeError:
+            raise UsageError(
+                f"the span {self._name!r} has not been started",
+                hint="`with span(...) as s:`, or start_span(...)",
+            ) from None
+
+    def __repr__(self) -> str:
+        return f"<Span {self._name!r}>"
+
+
+class _Off(Span):
+    """What `span()` gives while tracing is off: takes everything, does nothing, one for all."""
+
+    __slots__ = ()
+
+    def open(self, *, activate: bool = True, start_ns: int | None = None) -> Self:  # noqa: ARG002 - the signature is Span's
+        return self
+
+    def set_tag(self, key: str, value: Any = None) -> None: ...
+
+    def set_metric(self, key: str, value: float) -> None: ...
+
+    def link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None: ...
+
+    def set_error(self, exc: BaseException) -> None: ...
+
+    def set_outcome(self, outcome: str) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    @property
+    def resource(self) -> str:
+        return ""
+
+    @resource.setter
+    def resource(self, value: str) -> None: ...
+
+    @property
+    def trace_id(self) -> int:
+        return 0
+
+    @property
+    def span_id(self) -> int:
+        return 0
+
+    @property
+    def context(self) -> SpanContext:
+        return ROOT
+
+
+OFF = _Off("off")
+
+
+def handle_of(dd: DDSpan) -> Span:
+    """A handle for a ddtrace span that somebody else opened."""
+    handle = Span(dd.name)
+    handle._dd = dd
+    return handle

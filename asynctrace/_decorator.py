@@ -1,0 +1,243 @@
+"""atraced: one span around a call, whatever is called.
+
+A generator's span is active only while the generator's own code runs: what the consumer does between two items is the
+consumer's. So its wrapper swaps what is active around every step, in whatever task the step is taken.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+from asynctrace._core.api import span
+from asynctrace._core.errors import UsageError
+from asynctrace._core.naming import function_name
+from asynctrace._core.provider import top_entry
+from asynctrace._core.tracer import tracer
+from asynctrace._core.values import text
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+
+    from asynctrace._core.span import Span
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+CAPTURED_LENGTH = 200
+"""Captured arguments are cut to this many characters."""
+
+
+@overload
+def atraced(function: F, /) -> F: ...
+@overload
+def atraced(
+    name: str | None = None,
+    /,
+    *,
+    resource: str | None = None,
+    service: str | None = None,
+    type: str | None = None,
+    kind: str | None = None,
+    tags: Mapping[str, Any] | None = None,
+    capture: Sequence[str] = (),
+) -> Callable[[F], F]: ...
+def atraced(
+    name: str | F | None = None,
+    /,
+    *,
+    resource: str | None = None,
+    service: str | None = None,
+    type: str | None = None,
+    kind: str | None = None,
+    tags: Mapping[str, Any] | None = None,
+    capture: Sequence[str] = (),
+) -> F | Callable[[F], F]:
+    """Trace every call of a function: coroutine functions, async generators, plain functions and generators, methods.
+
+    With and without brackets. The span is named as ddtrace names it, `module.function`, unless `name` says otherwise;
+    `capture` names arguments to record as tags (cut to 200 characters), none by default. The function keeps its kind
+    and signature; its result, its exceptions and its cancellation are its own. Raises `UsageError` when decorating
+    something that is not a function.
+
+    Example:
+        >>> import asyncio
+        >>> from asynctrace import atraced
+        >>> @atraced
+        ... async def price(item):
+        ...     return 3
+        >>> @atraced("checkout", capture=("user_id",))
+        ... async def checkout(user_id):
+        ...     return await price("tea")
+        >>> asyncio.run(checkout(7))
+        3
+    """
+
+    def decorate(function: F) -> F:
+        chosen = name if isinstance(name, str) else None
+        return _wrapped(_target(function), _opener(function, chosen, options, tuple(capture)))
+
+    options = {"resource": resource, "service": service, "type": type, "kind": kind, "tags": tags}
+    if name is None or isinstance(name, str):
+        return decorate
+    return decorate(name)
+
+
+def _target(function: F) -> F:
+    if isinstance(function, (classmethod, staticmethod)):
+        return function
+    if not callable(function) or inspect.isclass(function):
+        raise UsageError(
+            f"@atraced needs a function, got {function!r}",
+            hint="@atraced, or @atraced('name') above `def` or `async def`",
+        )
+    return function
+
+
+def _opener(function: Any, name: str | None, options: dict[str, Any], capture: tuple[str, ...]) -> Callable[..., Span]:
+    """Makes the (unopened) span of one call."""
+    function = getattr(function, "__func__", function)
+    name = name if name is not None else function_name(function)
+    if not capture:
+        return lambda _args, _kwargs: span(name, **options)
+    signature = inspect.signature(function)
+    if unknown := set(capture) - set(signature.parameters):
+        raise UsageError(f"capture= names no argument of {name}: {sorted(unknown)}", hint="use the parameters' names")
+
+    def with_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Span:
+        tags = dict(options["tags"] or {})
+        try:
+            bound = signature.bind_partial(*args, **kwargs).arguments
+            tags.update({key: text(bound[key])[:CAPTURED_LENGTH] for key in capture if key in bound})
+        except TypeError:  # the call is wrong: the function itself will say so
+            pass
+        return span(name, **{**options, "tags": tags})
+
+    return with_arguments
+
+
+def _wrapped(function: F, new_span: Callable[..., Span]) -> F:
+    if isinstance(function, (classmethod, staticmethod)):
+        return cast("F", function.__class__(_wrapped(function.__func__, new_span)))
+    if inspect.isasyncgenfunction(function):
+        wrapper: Callable[..., Any] = _async_generator(function, new_span)
+    elif inspect.isgeneratorfunction(function):
+        wrapper = _generator(function, new_span)
+    elif inspect.iscoroutinefunction(function):
+        wrapper = _coroutine_function(function, new_span)
+    else:
+        wrapper = _function(function, new_span)
+    return cast("F", functools.update_wrapper(wrapper, function))
+
+
+def _coroutine_function(function: Callable[..., Any], new_span: Callable[..., Span]) -> Callable[..., Any]:
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        if not tracer.enabled:
+            return await function(*args, **kwargs)
+        with new_span(args, kwargs):
+            return await function(*args, **kwargs)
+
+    return call
+
+
+def _function(function: Callable[..., Any], new_span: Callable[..., Span]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not tracer.enabled:
+            return function(*args, **kwargs)
+        with new_span(args, kwargs):
+            return function(*args, **kwargs)
+
+    return call
+
+
+class _Steps:
+    """A generator's span, active only during its steps; with it what the generator's own code left active."""
+
+    def __init__(self, new_span: Span) -> None:
+        self.span = new_span
+        self.inside: Any = None
+        self.outside: Any = None
+
+    def __enter__(self) -> _Steps:
+        self.span.open(activate=False)
+        self.inside = self.span
+        return self
+
+    def __exit__(self, kind: Any, exc: BaseException | None, tb: Any) -> None:
+        self.span.__exit__(kind, exc, tb)
+
+    def begin(self) -> None:
+        self.outside = top_entry.get()
+        top_entry.set(self.inside)
+
+    def end(self) -> None:
+        self.inside = top_entry.get()
+        top_entry.set(self.outside)
+        self.outside = None
+
+
+def _async_generator(function: Callable[..., Any], new_span: Callable[..., Span]) -> Callable[..., Any]:
+    async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        with _Steps(new_span(args, kwargs)) as steps:
+            items = function(*args, **kwargs)
+            sent: Any = None
+            thrown: BaseException | None = None
+            try:
+                while True:
+                    steps.begin()
+                    try:
+                        item = await (items.asend(sent) if thrown is None else items.athrow(thrown))
+                    except StopAsyncIteration:
+                        return
+                    finally:
+                        steps.end()
+                    try:
+                        sent, thrown = (yield item), None
+                    except GeneratorExit:
+                        raise
+                    except BaseException as exc:
+                        thrown = exc
+            finally:
+                thrown = None
+                steps.begin()
+                try:
+                    await items.aclose()
+                finally:
+                    steps.end()
+
+    return call
+
+
+def _generator(function: Callable[..., Any], new_span: Callable[..., Span]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        with _Steps(new_span(args, kwargs)) as steps:
+            items = function(*args, **kwargs)
+            sent: Any = None
+            thrown: BaseException | None = None
+            try:
+                while True:
+                    steps.begin()
+                    try:
+                        item = items.send(sent) if thrown is None else items.throw(thrown)
+                    except StopIteration as stop:
+                        return stop.value
+                    finally:
+                        steps.end()
+                    try:
+                        sent, thrown = (yield item), None
+                    except GeneratorExit:
+                        raise
+                    except BaseException as exc:
+                        thrown = exc
+            finally:
+                thrown = None
+                steps.begin()
+                try:
+                    items.close()
+                finally:
+                    steps.end()
+
+    return call
+
+
+__all__ = ["atraced"]
