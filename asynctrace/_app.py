@@ -56,25 +56,35 @@ def _wrap(factory: Any, *, service: str | None) -> Any:
             f"traced_app() needs an app factory, got {type(factory).__name__}",
             hint="the function that makes your app, or `async def main()`",
         )
-    if inspect.iscoroutinefunction(factory) or inspect.iscoroutinefunction(getattr(factory, "__call__", None)):  # noqa: B004 - its kind is asked for
-
-        async def start(*args: Any, **kwargs: Any) -> Any:
-            _prepare(service)
-            made = None
-            try:
-                made = await factory(*args, **kwargs)
-                return _traced(made, service)
-            finally:
-                if not _is_application(made):
-                    await shutdown(FLUSH_SECONDS)
-
-    else:
-
-        def start(*args: Any, **kwargs: Any) -> Any:
-            _prepare(service)
-            return _traced(factory(*args, **kwargs), service)
-
+    start = _started_async(factory, service) if _is_async(factory) else _started(factory, service)
     return functools.wraps(factory)(start) if hasattr(factory, "__name__") else start
+
+
+def _is_async(factory: Any) -> bool:
+    """A coroutine function, or an object whose call is one."""
+    return inspect.iscoroutinefunction(factory) or inspect.iscoroutinefunction(type(factory).__call__)
+
+
+def _started(factory: Callable[..., Any], service: str | None) -> Callable[..., Any]:
+    def start(*args: Any, **kwargs: Any) -> Any:
+        _prepare(service)
+        return _traced(factory(*args, **kwargs), service)
+
+    return start
+
+
+def _started_async(factory: Callable[..., Any], service: str | None) -> Callable[..., Any]:
+    async def start(*args: Any, **kwargs: Any) -> Any:
+        _prepare(service)
+        made = None
+        try:
+            made = await factory(*args, **kwargs)
+            return _traced(made, service)
+        finally:
+            if not _is_application(made):  # the program itself: this is its end
+                await shutdown(FLUSH_SECONDS)
+
+    return start
 
 
 def _prepare(service: str | None) -> None:

@@ -19,6 +19,9 @@ from asynctrace._core.values import text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
 
     from asynctrace._core.span import Span
 
@@ -75,7 +78,7 @@ def atraced(
 
     def decorate(function: F) -> F:
         chosen = name if isinstance(name, str) else None
-        return _wrapped(_target(function), _opener(function, chosen, options, tuple(capture)))
+        return cast("F", _wrapped(_target(function), _opener(function, chosen, options, tuple(capture))))
 
     options = {"resource": resource, "service": service, "type": type, "kind": kind, "tags": tags}
     if name is None or isinstance(name, str):
@@ -83,7 +86,7 @@ def atraced(
     return decorate(name)
 
 
-def _target(function: F) -> F:
+def _target(function: Any) -> Any:
     if isinstance(function, (classmethod, staticmethod)):
         return function
     if not callable(function) or inspect.isclass(function):
@@ -94,7 +97,9 @@ def _target(function: F) -> F:
     return function
 
 
-def _opener(function: Any, name: str | None, options: dict[str, Any], capture: tuple[str, ...]) -> Callable[..., Span]:
+def _opener(
+    function: Any, name: str | None, options: dict[str, Any], capture: tuple[str, ...]
+) -> Callable[..., Span]:
     """Makes the (unopened) span of one call."""
     function = getattr(function, "__func__", function)
     name = name if name is not None else function_name(function)
@@ -102,7 +107,9 @@ def _opener(function: Any, name: str | None, options: dict[str, Any], capture: t
         return lambda _args, _kwargs: span(name, **options)
     signature = inspect.signature(function)
     if unknown := set(capture) - set(signature.parameters):
-        raise UsageError(f"capture= names no argument of {name}: {sorted(unknown)}", hint="use the parameters' names")
+        raise UsageError(
+            f"capture= names no argument of {name}: {sorted(unknown)}", hint="use the parameters' names"
+        )
 
     def with_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Span:
         tags = dict(options["tags"] or {})
@@ -116,9 +123,9 @@ def _opener(function: Any, name: str | None, options: dict[str, Any], capture: t
     return with_arguments
 
 
-def _wrapped(function: F, new_span: Callable[..., Span]) -> F:
+def _wrapped(function: Any, new_span: Callable[..., Span]) -> Any:
     if isinstance(function, (classmethod, staticmethod)):
-        return cast("F", function.__class__(_wrapped(function.__func__, new_span)))
+        return function.__class__(_wrapped(function.__func__, new_span))
     if inspect.isasyncgenfunction(function):
         wrapper: Callable[..., Any] = _async_generator(function, new_span)
     elif inspect.isgeneratorfunction(function):
@@ -127,7 +134,7 @@ def _wrapped(function: F, new_span: Callable[..., Span]) -> F:
         wrapper = _coroutine_function(function, new_span)
     else:
         wrapper = _function(function, new_span)
-    return cast("F", functools.update_wrapper(wrapper, function))
+    return functools.update_wrapper(wrapper, function)
 
 
 def _coroutine_function(function: Callable[..., Any], new_span: Callable[..., Span]) -> Callable[..., Any]:
@@ -158,12 +165,14 @@ class _Steps:
         self.inside: Any = None
         self.outside: Any = None
 
-    def __enter__(self) -> _Steps:
+    def __enter__(self) -> Self:
         self.span.open(activate=False)
         self.inside = self.span
         return self
 
-    def __exit__(self, kind: Any, exc: BaseException | None, tb: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self.span.__exit__(kind, exc, tb)
 
     def begin(self) -> None:

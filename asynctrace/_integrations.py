@@ -133,13 +133,17 @@ def _activate(name: str) -> None:
         integration = _module(name)
     except ImportError as exc:
         extra = name.replace("_", "-")
-        raise MissingLibraryError(f"{extra} is not installed", hint=f'pip install "asynctrace[{extra}]"') from exc
+        raise MissingLibraryError(
+            f"{extra} is not installed", hint=f'pip install "asynctrace[{extra}]"'
+        ) from exc
     _check_version(name, integration.SUPPORTED)
     try:
         integration.install()
     except Exception as exc:
         integration.uninstall()
-        raise IntegrationError(f"{name} could not be patched: {exc!r}", hint="please report its version") from exc
+        raise IntegrationError(
+            f"{name} could not be patched: {exc!r}", hint="please report its version"
+        ) from exc
     _active.add(name)
 
 
@@ -155,9 +159,10 @@ def _check_version(name: str, supported: tuple[str, str]) -> None:
         return
     if not _numbers(lowest) <= _numbers(version) < _numbers(below):
         raise UnsupportedVersionError(
-            f"{name} {version} is not supported, >={lowest},<{below} is", hint="install a version in that range"
+            f"{name} {version} is not supported, >={lowest},<{below} is",
+            hint="install a version in that range",
         )
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3])
+    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])

@@ -33,7 +33,9 @@ class Patches:
         setattr(owner, name, value)
 
         def undo() -> None:
-            if vars(owner).get(name) is not value:  # somebody patched over ours: taking it off would take theirs, too
+            if (
+                vars(owner).get(name) is not value
+            ):  # somebody patched over ours: taking it off would take theirs, too
                 return
             if before is missing:
                 delattr(owner, name)

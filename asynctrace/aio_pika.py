@@ -11,7 +11,7 @@ tolerantly. A message's work belongs to its publisher's trace, never to whoever 
 
     await queue.consume(traced_consumer(handle))                 # span basic.deliver, child of the publish
 
-Names and tags: dd-trace-java's RabbitMQ integration (RabbitDecorator.java). Bodies and header values are never recorded.
+Names and tags: dd-trace-java's RabbitMQ integration (RabbitDecorator.java). Bodies and headers are never recorded.
 """
 
 from __future__ import annotations
@@ -38,8 +38,12 @@ if TYPE_CHECKING:
 
     from aio_pika.abc import AbstractExchange, AbstractIncomingMessage
 
+    Proxy = wrapt.ObjectProxy[Any]
     Callback = Callable[[AbstractIncomingMessage], Any]
     TracedCallback = Callable[[AbstractIncomingMessage], Awaitable[Any]]
+
+else:
+    Proxy = wrapt.ObjectProxy
 
 log = logging.getLogger("asynctrace")
 
@@ -79,7 +83,13 @@ def describe_publish(exchange: Any, message: Any, routing_key: str) -> Descripti
         **_message_tags(message),
         **_broker_tags(exchange),
     }
-    return {"name": SEND, "resource": f"basic.publish {name}", "type": "worker", "kind": "producer", "tags": tags}
+    return {
+        "name": SEND,
+        "resource": f"basic.publish {name}",
+        "type": "worker",
+        "kind": "producer",
+        "tags": tags,
+    }
 
 
 def describe_delivery(message: Any, queue: str | None = None) -> Description:
@@ -101,7 +111,13 @@ def describe_delivery(message: Any, queue: str | None = None) -> Description:
         tags["amqp.queue"] = where
     if message.redelivered:
         tags["amqp.redelivered"] = "true"
-    return {"name": PROCESS, "resource": f"basic.deliver {where}", "type": "worker", "kind": "consumer", "tags": tags}
+    return {
+        "name": PROCESS,
+        "resource": f"basic.deliver {where}",
+        "type": "worker",
+        "kind": "consumer",
+        "tags": tags,
+    }
 
 
 def _message_tags(message: Any) -> dict[str, Any]:
@@ -139,7 +155,7 @@ def read_context(headers: Mapping[Any, Any] | None) -> SpanContext:
     return SpanContext.extract(found)
 
 
-class _Stamped(wrapt.ObjectProxy):  # type: ignore[misc]  # wrapt's proxy is untyped at run time
+class _Stamped(Proxy):
     """A message as it goes out: the caller's own, but for the headers. One `Message` may be published many times."""
 
     def __init__(self, message: Any, context: SpanContext) -> None:
@@ -173,7 +189,7 @@ async def _traced_publish(
         return await publish(**{**kwargs, "message": stamped})
 
 
-class _TracedExchange(wrapt.ObjectProxy):  # type: ignore[misc]  # wrapt's proxy is untyped at run time
+class _TracedExchange(Proxy):
     """The user's exchange, whose `publish` is traced."""
 
     async def publish(self, *args: Any, **kwargs: Any) -> Any:
@@ -269,7 +285,9 @@ async def _traced_consume(
     from aio_pika.queue import QueueIterator
 
     callback, *others = args or (kwargs.get("callback"),)
-    of_iterator = isinstance(getattr(callback, "__self__", None), QueueIterator)  # only puts it into its own queue
+    of_iterator = isinstance(
+        getattr(callback, "__self__", None), QueueIterator
+    )  # only puts it into its own queue
     if not _patches or not tracer.enabled or not callable(callback) or of_iterator:
         return await consume(*args, **kwargs)
     traced = _consumer(callback, str(queue.name))

@@ -17,6 +17,7 @@ Names and tags: ddtrace/contrib/internal/aiohttp. Query strings are not recorded
 
 from __future__ import annotations
 
+import functools
 import logging
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -50,9 +51,6 @@ SEND = operation("aiohttp.request", "http.client.request")
 
 FIRST_SERVER_ERROR, LAST_SERVER_ERROR = 500, 599
 FIRST_CLIENT_ERROR = 400
-
-REQUEST_KEY = "asynctrace.span"
-"""Where a request keeps its span: the middleware of a sub-application finds the one of the application there."""
 
 _patches = Patches()
 
@@ -108,16 +106,27 @@ def record_status(span: Span, status: int, *, error: bool) -> None:
 # -- server
 
 
+@functools.cache
+def _request_key() -> Any:
+    """Where a request keeps its span: a sub-application's middleware sees there that it has one."""
+    from aiohttp import web
+
+    typed = getattr(web, "RequestKey", None)  # a plain string before aiohttp 3.14
+    return "asynctrace.span" if typed is None else typed("asynctrace.span", object)
+
+
 def _middleware(service: str | None, *, by_hand: bool) -> Any:
     from aiohttp import web
 
+    key = _request_key()
+
     @web.middleware
     async def traced(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if REQUEST_KEY in request or not (by_hand or _patches):
+        if key in request or not (by_hand or _patches):
             return await handler(request)
         parent = SpanContext.extract(request.headers)
         with described(describe_request, request, service, parent=parent) as span:
-            request[REQUEST_KEY] = span
+            request[key] = span
             try:
                 response = await handler(request)
             except web.HTTPException as exc:  # a response, raised: its status decides whether it is an error
@@ -153,7 +162,9 @@ def trace_application(app: web.Application, service: str | None = None) -> web.A
     if not tracer.enabled or _is_traced(app):
         return app
     if app.frozen or app.pre_frozen:
-        raise UsageError("this application is already running", hint="trace it before run_app() or AppRunner.setup()")
+        raise UsageError(
+            "this application is already running", hint="trace it before run_app() or AppRunner.setup()"
+        )
     app.middlewares.insert(0, _middleware(service, by_hand=True))
     _traced_apps.add(app)
     return app
@@ -179,7 +190,7 @@ def _installed_pre_freeze(
 # -- client
 
 
-async def _call_started(session: Any, ctx: SimpleNamespace, params: Any) -> None:
+async def _call_started(_: Any, ctx: SimpleNamespace, params: Any) -> None:
     ctx.span = OFF
     if ctx.quiet():
         return
@@ -191,12 +202,12 @@ async def _call_started(session: Any, ctx: SimpleNamespace, params: Any) -> None
         log.debug("no trace headers written", exc_info=True)
 
 
-async def _call_ended(session: Any, ctx: SimpleNamespace, params: Any) -> None:
+async def _call_ended(_: Any, ctx: SimpleNamespace, params: Any) -> None:
     record_status(ctx.span, params.response.status, error=params.response.status >= FIRST_CLIENT_ERROR)
     ctx.span.finish()
 
 
-async def _call_failed(session: Any, ctx: SimpleNamespace, params: Any) -> None:
+async def _call_failed(_: Any, ctx: SimpleNamespace, params: Any) -> None:
     ctx.span.set_error(params.exception)
     ctx.span.finish()
 
@@ -211,7 +222,7 @@ def _trace_config(*, by_hand: bool) -> aiohttp.TraceConfig:
             return True
         return not by_hand and (not _patches or bool(getattr(aiohttp, "_datadog_patch", False)))
 
-    def context(trace_request_ctx: object = None) -> SimpleNamespace:
+    def context(**_: object) -> SimpleNamespace:
         return types.SimpleNamespace(span=OFF, quiet=quiet)
 
     config = aiohttp.TraceConfig(trace_config_ctx_factory=context)  # type: ignore[arg-type]  # called like the class
@@ -249,7 +260,7 @@ def traced_session(session: aiohttp.ClientSession) -> aiohttp.ClientSession:
 
 
 def _installed_session(
-    init: Callable[..., None], session: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    init: Callable[..., None], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     if _patches and tracer.enabled:
         configs = kwargs.get("trace_configs") or []

@@ -51,7 +51,9 @@ def describe_connection(connection: Any) -> dict[str, Any]:
     params, address = connection._params, connection._addr
     tags: dict[str, Any] = {"db.user": params.user, "db.name": params.database}
     if isinstance(address, tuple):
-        tags.update({"out.host": address[0], "server.address": address[0], "network.destination.port": address[1]})
+        tags.update(
+            {"out.host": address[0], "server.address": address[0], "network.destination.port": address[1]}
+        )
     else:  # the path of a unix socket
         tags.update({"out.host": address, "server.address": address})
     return {key: value for key, value in tags.items() if value is not None}
@@ -76,7 +78,9 @@ def query_of(statement: Any) -> str:
 
 def is_of_the_library(query: str) -> bool:
     """Whether asyncpg asks on its own account: a pool's reset, the look-up of types."""
-    return query.startswith(RESET) or query in _introspection() or ("'jit'" in query and "set_config" in query)
+    return (
+        query.startswith(RESET) or query in _introspection() or ("'jit'" in query and "set_config" in query)
+    )
 
 
 @functools.cache
@@ -91,12 +95,12 @@ def _introspection() -> frozenset[str]:
 
 def _traced(run: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
     @functools.wraps(run)
-    async def method(self: Any, statement: Any, *args: Any, **kwargs: Any) -> Any:
-        query = query_of(statement)
+    async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        query = query_of(args[0] if args else kwargs.get("state", kwargs.get("query", "")))
         if _is_quiet(query):
-            return await run(self, statement, *args, **kwargs)
+            return await run(self, *args, **kwargs)
         with described(describe_query, self, query):
-            return await run(self, statement, *args, **kwargs)
+            return await run(self, *args, **kwargs)
 
     return method
 
@@ -105,13 +109,14 @@ def _traced_prepare(prepare: Callable[..., Awaitable[Any]]) -> Callable[..., Any
     """A statement is prepared before it runs; one that can't be has no other span to be seen in."""
 
     @functools.wraps(prepare)
-    async def method(self: Any, name: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+    async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         started = time_ns()
         try:
-            return await prepare(self, name, query, *args, **kwargs)
+            return await prepare(self, *args, **kwargs)
         except BaseException as exc:
-            if not _is_quiet(sql := query_of(query)):
-                failed = described(describe_query, self, sql).open(activate=False, start_ns=started)
+            query = query_of(args[1] if len(args) > 1 else kwargs.get("query", ""))
+            if not _is_quiet(query):
+                failed = described(describe_query, self, query).open(activate=False, start_ns=started)
                 failed.set_error(exc)
                 failed.finish()
             raise
@@ -124,7 +129,9 @@ def _is_quiet(query: str) -> bool:
         return True
     import asyncpg
 
-    return bool(getattr(asyncpg, "_datadog_patch", False))  # ddtrace's own integration is on: one span, not two
+    return bool(
+        getattr(asyncpg, "_datadog_patch", False)
+    )  # ddtrace's own integration is on: one span, not two
 
 
 def _remembering(set_connection: Callable[..., None]) -> Callable[..., None]:

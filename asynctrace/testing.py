@@ -98,7 +98,9 @@ class Recorder:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self.stop()
 
     # -- as a listener of _core.delivery
@@ -181,7 +183,8 @@ def recorded(span: DDSpan) -> RecordedSpan:
         span_id=span.span_id,
         parent_id=span.parent_id or None,
         links=tuple(
-            RecordedLink(link.trace_id, link.span_id, dict(link.attributes or {})) for link in span._get_links()
+            RecordedLink(link.trace_id, link.span_id, dict(link.attributes or {}))
+            for link in span._get_links()
         ),
         error=span.error,
         outcome=str(tags.get(OUTCOME_TAG) or (ERROR if span.error else OK)),

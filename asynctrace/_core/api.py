@@ -62,11 +62,11 @@ def span(
         tags = {"span.kind": kind, **(tags or {})}
     return Span(
         text(name),
-        parent,
-        None if resource is None else text(resource),
-        None if service is None else text(service),
-        type,
-        tags,
+        parent=parent,
+        resource=None if resource is None else text(resource),
+        service=None if service is None else text(service),
+        type=type,
+        tags=tags,
     )
 
 
@@ -87,7 +87,9 @@ def start_span(
         >>> upload = start_span("upload")
         >>> upload.finish()
     """
-    return span(name, parent=parent, resource=resource, service=service, type=type, kind=kind, tags=tags).open()
+    return span(
+        name, parent=parent, resource=resource, service=service, type=type, kind=kind, tags=tags
+    ).open()
 
 
 def current_span() -> Span | None:

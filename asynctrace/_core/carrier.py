@@ -30,7 +30,7 @@ _MAX_ID = 2**64
 
 
 def _decimal_id(value: str) -> bool:
-    return len(value) <= 20 and value.isdigit() and 0 < int(value) < _MAX_ID
+    return len(value) <= len(str(_MAX_ID)) and value.isdigit() and 0 < int(value) < _MAX_ID
 
 
 def _decimal_id_or_zero(value: str) -> bool:
@@ -86,7 +86,7 @@ def is_trace_header(key: object) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    """Printable ASCII: what comes in goes out again, and a line break in a header would fail the user's next request."""
+    """Printable ASCII: what comes in goes out again, and a line break would fail the user's next request."""
     return isinstance(value, str) and len(value) <= MAX_VALUE and value.isascii() and value.isprintable()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ddtrace.propagation.http import HTTPPropagator
 from ddtrace.trace import Context, Span as DDSpan
@@ -76,7 +76,7 @@ class SpanContext:
         """
         try:
             fit = normalised(headers)
-            context = HTTPPropagator.extract(fit) if fit else None
+            context = HTTPPropagator.extract(fit) if fit else None  # type: ignore[no-untyped-call]
             if context is None or not _is_sound(context):
                 return ROOT
         except Exception:
@@ -98,12 +98,16 @@ class SpanContext:
                 f"inject() needs a mutable mapping of headers, got {type(headers).__name__}",
                 hint="pass a dict, or context.inject({}) for a new one",
             )
-        if context.sampling_priority is None and self._root is not None and (root := self._root()) is not None:
+        if (
+            context.sampling_priority is None
+            and self._root is not None
+            and (root := self._root()) is not None
+        ):
             tracer.sample(root)  # decided once, here, so that all services agree
         for key in {key for key in headers if is_trace_header(key)}:
             if key in headers:  # a multidict lets go of "Traceparent" and "traceparent" at once
                 del headers[key]
-        HTTPPropagator.inject(context, headers)
+        HTTPPropagator.inject(context, cast("dict[str, str]", headers))
         return headers
 
     @property

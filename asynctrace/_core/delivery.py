@@ -45,7 +45,7 @@ class Tail(TraceFilter):
 tail = Tail()
 
 
-async def shutdown(timeout: float = 5.0) -> bool:  # noqa: ASYNC109 - a bound for the flush, not a cancellation
+async def shutdown(timeout: float = 5.0) -> bool:
     """Send what has finished; come back within `timeout` seconds (+ 0.1), sent or not.
 
     Never blocks the loop, never raises, may be called again: the tracer goes on. True when everything was handed to
@@ -64,7 +64,7 @@ async def shutdown(timeout: float = 5.0) -> bool:  # noqa: ASYNC109 - a bound fo
 
     def flush() -> None:
         try:
-            tracer.flush()
+            tracer.flush()  # type: ignore[no-untyped-call]
         except Exception:
             log.debug("flush failed", exc_info=True)
         try:

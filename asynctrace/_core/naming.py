@@ -50,7 +50,9 @@ def integration_service(integration: str, default: str | None) -> str | None:
 def entry_service(default: str) -> str:
     """The service of a server's or consumer's span: `DD_SERVICE`, else the integration's own name."""
     configured = os.environ.get("DD_SERVICE") or _service_in_tags()
-    return configured or (str(ddtrace.config.service or default) if _WITHOUT_INTEGRATION_SERVICES else default)
+    return configured or (
+        str(ddtrace.config.service or default) if _WITHOUT_INTEGRATION_SERVICES else default
+    )
 
 
 def _service_in_tags() -> str:

@@ -22,7 +22,11 @@ OUTCOME_TAG = "async.outcome"
 FAILED = frozenset({ERROR, TIMEOUT})
 """The outcomes that set ddtrace's error flag."""
 
-_TIMEOUTS = (TimeoutError, asyncio.TimeoutError, concurrent.futures.TimeoutError)  # three classes on Python 3.10
+_TIMEOUTS = (
+    TimeoutError,
+    asyncio.TimeoutError,
+    concurrent.futures.TimeoutError,
+)  # three classes on Python 3.10
 
 
 def outcome_of(exc: BaseException) -> str:

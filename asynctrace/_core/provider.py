@@ -139,7 +139,7 @@ class Provider(BaseContextProvider):
         return None if entry is None else entry.as_parent()
 
     def activate(self, ctx: DDSpan | Context | None) -> None:
-        """Make `ctx` active, as ddtrace and its integrations do. Something that is in the chain becomes its top again."""
+        """Make `ctx` active, as ddtrace and its integrations do. What is in the chain becomes its top again."""
         if ctx is None:
             top_entry.set(None)
         elif (known := self._find(ctx)) is not None:

@@ -38,6 +38,7 @@ class Span(Entry):
     def __init__(
         self,
         name: str,
+        *,
         parent: SpanContext | None = None,
         resource: str | None = None,
         service: str | None = None,
@@ -52,7 +53,9 @@ class Span(Entry):
 
     def open(self, *, activate: bool = True, start_ns: int | None = None) -> Self:
         """Start the span, `start_ns` ago if given; for integrations: without making it active."""
-        plain = tracer.context_provider is not provider  # somebody else's rules: ddtrace's own behaviour, then
+        plain = (
+            tracer.context_provider is not provider
+        )  # somebody else's rules: ddtrace's own behaviour, then
         if self._parent is not None:
             parent: DDSpan | Context | None = self._parent._context
         elif plain:
@@ -71,7 +74,9 @@ class Span(Entry):
         if start_ns is not None:
             dd.start_ns = start_ns
         if isinstance(parent, DDSpan) and dd.start_ns < parent.start_ns:
-            dd.start_ns = parent.start_ns  # the wall clock was stepped back: a child never starts before its parent
+            dd.start_ns = (
+                parent.start_ns
+            )  # the wall clock was stepped back: a child never starts before its parent
         if self._tags:
             for key, value in self._tags.items():
                 self.set_tag(key, value)
@@ -167,8 +172,10 @@ class Span(Entry):
     def __enter__(self) -> Self:
         return self.open()
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        if exc is not None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if exc is not None and self._dd.duration_ns is None:  # ended before: what comes later is not its outcome
             self.set_error(exc)
         self.finish()
 

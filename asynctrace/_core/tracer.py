@@ -20,8 +20,6 @@ from ddtrace.trace import Span as DDSpan, tracer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ddtrace.trace import TraceFilter
-
 __all__ = ["configured_filters", "sample", "set_up", "tracer", "weak_root"]
 
 log = logging.getLogger("asynctrace")
@@ -41,13 +39,13 @@ def set_up() -> None:
     configure = tracer.configure
 
     @functools.wraps(configure)
-    def keeping_ours(*args: Any, trace_processors: Sequence[TraceFilter] | None = None, **kwargs: Any) -> None:
+    def keeping_ours(*args: Any, trace_processors: Sequence[Any] | None = None, **kwargs: Any) -> None:
         # ddtrace replaces the whole list of filters at every call: ours goes with each
         if trace_processors is not None:
             trace_processors = [*(one for one in trace_processors if one is not tail), tail]
-        configure(*args, trace_processors=trace_processors, **kwargs)
+        configure(*args, **kwargs, trace_processors=trace_processors)  # type: ignore[misc]
 
-    tracer.configure = keeping_ours  # type: ignore[method-assign,assignment]
+    tracer.configure = keeping_ours  # type: ignore[method-assign]
     enabled = tracer.enabled
     tracer.configure(context_provider=provider, trace_processors=configured_filters())
     if not enabled:  # configure() switches the tracer on, whatever DD_TRACE_ENABLED says
@@ -80,8 +78,6 @@ def weak_root(span: DDSpan) -> weakref.ref[DDSpan]:
 def sample(root: DDSpan) -> None:
     """Have ddtrace decide now whether the trace of this local root is kept."""
     try:
-        tracer.sample(root)
+        tracer.sample(root)  # type: ignore[no-untyped-call]
     except Exception:
         log.debug("sampling decision failed", exc_info=True)
-
-

@@ -9,10 +9,10 @@ _BIGGEST = 2**63
 
 
 def text(value: object) -> str:
-    """`value` as text that UTF-8 can carry; never raises.
+    r"""`value` as text that UTF-8 can carry; never raises.
 
     Example:
-        >>> text(b"caf\\xc3\\xa9"), text("half \\ud83d pair"), text(7)
+        >>> text(b"caf\xc3\xa9"), text("half \ud83d pair"), text(7)
         ('café', 'half ? pair', '7')
     """
     if type(value) is str and value.isascii():

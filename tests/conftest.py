@@ -1,0 +1,107 @@
+"""What every test has: an agent that only listens, no network but loopback, and a check that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.sink import Sink
+
+# Before ddtrace is imported, which reads its settings once.
+SINK = Sink().start()
+for name in tuple(os.environ):
+    if name.startswith(("DD_", "OTEL_")):
+        del os.environ[name]
+os.environ.update(
+    DD_TRACE_AGENT_URL=SINK.url,
+    DD_SERVICE="tests",
+    DD_INSTRUMENTATION_TELEMETRY_ENABLED="false",
+    DD_REMOTE_CONFIGURATION_ENABLED="false",
+    DD_TRACE_WRITER_INTERVAL_SECONDS="0.05",
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from asynctrace.testing import Recorder
+    from demos.services import Service
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The core's rules hold on both event loops; elsewhere the stock one will do."""
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if "tests/core" in item.path.as_posix() and sys.platform != "win32":
+        import uvloop
+
+        factories["uvloop"] = uvloop.new_event_loop
+    return factories
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """No span is active, before and after, no recorder is left running, and every patch comes off."""
+    from asynctrace import current_span, uninstall
+    from asynctrace._core.delivery import listeners
+
+    assert current_span() is None, "a span is active before the test"
+    yield
+    uninstall()
+    assert current_span() is None, "the test left a span active"
+    assert not listeners, "the test left a recorder running"
+
+
+@pytest.fixture(autouse=True)
+async def no_task_pending(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """No task of ours or of the test's is left running (of asynchronous tests: others have no loop)."""
+    yield
+    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    assert not left, f"tasks left running: {left}"
+
+
+@pytest.fixture
+def traces() -> Iterator[Recorder]:
+    """What the test traced."""
+    from asynctrace.testing import Recorder
+
+    with Recorder() as recorder:
+        yield recorder
+
+
+@pytest.fixture
+def sink() -> Sink:
+    """What arrived at the agent during the test."""
+    from ddtrace.trace import tracer
+
+    tracer.flush()  # type: ignore[no-untyped-call]
+    SINK.requests.clear()
+    return SINK
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Service]:
+    """A real PostgreSQL."""
+    from demos.services import postgres
+
+    with postgres() as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[Service]:
+    """A real RabbitMQ."""
+    from demos.services import rabbitmq
+
+    with rabbitmq() as service:
+        yield service
+
+
+@pytest.fixture
+def installed() -> Callable[..., Any]:
+    """`install`, undone after the test as after every one."""
+    from asynctrace import install
+
+    return install
