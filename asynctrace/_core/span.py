@@ -175,7 +175,9 @@ class Span(Entry):
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if exc is not None and self._dd.duration_ns is None:  # ended before: what comes later is not its outcome
+        if (
+            exc is not None and self._dd.duration_ns is None
+        ):  # ended before: what comes later is not its outcome
             self.set_error(exc)
         self.finish()
 

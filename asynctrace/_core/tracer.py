@@ -3,8 +3,7 @@
 | door | for | without it |
 |---|---|---|
 | `Span._local_root` | a sampling decision is made on the local root | made on the span itself |
-| `Tracer._span_aggregator.user_processors` | keeping filters the user set before us | they'd be lost: set them later |
-| `config._tracing_enabled` | a tracer that is off stays off when we register | `DD_TRACE_ENABLED=0` half works |
+| `Tracer._span_aggregator.user_processors` | our filter beside the user's | `configure()`: theirs must be set after |
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ import logging
 import weakref
 from typing import TYPE_CHECKING, Any
 
-import ddtrace
 from ddtrace.trace import Span as DDSpan, tracer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["configured_filters", "sample", "set_up", "tracer", "weak_root"]
+    from ddtrace.trace import TraceFilter
+
+__all__ = ["sample", "set_up", "tracer", "weak_root"]
 
 log = logging.getLogger("asynctrace")
 
@@ -46,23 +46,24 @@ def set_up() -> None:
         configure(*args, **kwargs, trace_processors=trace_processors)  # type: ignore[misc]
 
     tracer.configure = keeping_ours  # type: ignore[method-assign]
-    enabled = tracer.enabled
-    tracer.configure(context_provider=provider, trace_processors=configured_filters())
-    if not enabled:  # configure() switches the tracer on, whatever DD_TRACE_ENABLED says
-        tracer.enabled = False
-        try:
-            ddtrace.config._tracing_enabled = False
-        except Exception:
-            log.debug("ddtrace.config has no _tracing_enabled", exc_info=True)
+    tracer.context_provider = provider
+    register(tail)
 
 
-def configured_filters() -> list[Any]:
-    """The trace filters the user has given to ddtrace so far."""
+def register(ours: TraceFilter) -> None:
+    """Put our filter behind the user's.
+
+    `tracer.configure(trace_processors=...)`, the public way, replaces the user's filters, switches a disabled tracer
+    on, and makes a new writer: with an agent that hangs it holds the whole process for 3 s.
+    """
     try:
-        return list(tracer._span_aggregator.user_processors)
+        aggregator = tracer._span_aggregator
+        aggregator.user_processors = [*aggregator.user_processors, ours]
     except Exception:
-        log.debug("ddtrace's trace filters can't be read", exc_info=True)
-        return []
+        log.debug("ddtrace's list of filters is not where it was", exc_info=True)
+        enabled = tracer.enabled
+        tracer.configure(trace_processors=[ours])
+        tracer.enabled = enabled
 
 
 def local_root(span: DDSpan) -> DDSpan:
