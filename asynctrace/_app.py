@@ -31,8 +31,8 @@ def traced_app(factory: Any = None, /, *, service: str | None = None) -> Any:
 
     The integrations are installed before the factory runs. An aiohttp `web.Application` comes back with its requests
     traced, in place, and flushes when it is cleaned up. A coroutine function that is the program (`async def main()`)
-    runs with everything installed, no span around it, and flushes at its end (5 s at most). `service` names the
-    service of its requests and of what has no other. Raises `UsageError` for what can't be called.
+    runs with everything installed, no span around it, and flushes at its end (5 s at most). `service` names an
+    application's requests and what belongs to them, or the whole program. Raises `UsageError` for what can't be called.
 
     Example:
         >>> from aiohttp import web
@@ -49,7 +49,7 @@ def traced_app(factory: Any = None, /, *, service: str | None = None) -> Any:
 
 def _wrap(factory: Any, *, service: str | None) -> Any:
     if _is_application(factory):
-        _prepare(service)
+        install()
         return _traced(factory, service)
     if not callable(factory):
         raise UsageError(
@@ -67,7 +67,7 @@ def _is_async(factory: Any) -> bool:
 
 def _started(factory: Callable[..., Any], service: str | None) -> Callable[..., Any]:
     def start(*args: Any, **kwargs: Any) -> Any:
-        _prepare(service)
+        install()
         return _traced(factory(*args, **kwargs), service)
 
     return start
@@ -75,22 +75,20 @@ def _started(factory: Callable[..., Any], service: str | None) -> Callable[..., 
 
 def _started_async(factory: Callable[..., Any], service: str | None) -> Callable[..., Any]:
     async def start(*args: Any, **kwargs: Any) -> Any:
-        _prepare(service)
+        install()
+        before = ddtrace.config.service
+        ddtrace.config.service = service or before
         made = None
         try:
             made = await factory(*args, **kwargs)
             return _traced(made, service)
         finally:
-            if not _is_application(made):  # the program itself: this is its end
+            if _is_application(made):  # it was a factory: the process may have other applications
+                ddtrace.config.service = before
+            else:  # it was the program itself: this is its end
                 await shutdown(FLUSH_SECONDS)
 
     return start
-
-
-def _prepare(service: str | None) -> None:
-    if service:
-        ddtrace.config.service = service
-    install()
 
 
 def _is_application(made: Any) -> bool:

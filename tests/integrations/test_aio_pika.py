@@ -92,7 +92,11 @@ async def test_a_message_is_handled_in_its_publishers_trace(
     assert process.parent_id == publish.span_id
     assert traces.one("work").parent_id == process.span_id
     assert {one.trace_id for one in traces.spans} == {publish.trace_id}
-    assert (publish.name, publish.resource, publish.type) == ("amqp.command", "basic.publish <default>", "worker")
+    assert (publish.name, publish.resource, publish.type) == (
+        "amqp.command",
+        "basic.publish <default>",
+        "worker",
+    )
     assert (process.name, process.type) == ("amqp.command", "worker")
     assert process.resource == f"basic.deliver {broker.queue.name}"
     both = {
@@ -184,7 +188,7 @@ async def test_one_message_published_by_many_is_shared_by_none(
 async def test_a_handlers_exception_is_its_messages_error(
     installed: Any, broker: Broker, consuming: Any, traces: Recorder
 ) -> None:
-    """An exception in the handler: error on that span, the message settled as the handler says, the next one unharmed."""
+    """An exception in the handler: error on its span, the message settled as it says, the next one unharmed."""
     installed("aio_pika")
 
     async def fragile(message: Any) -> None:
@@ -198,7 +202,10 @@ async def test_a_handlers_exception_is_its_messages_error(
     await broker.publish(b"bad", b"good")
     assert (await broker.handled.get()).body == b"good"
     processed = await delivered(traces, 2)
-    assert [(one.error, one.tags.get("error.type")) for one in processed] == [(1, "builtins.ValueError"), (0, None)]
+    assert [(one.error, one.tags.get("error.type")) for one in processed] == [
+        (1, "builtins.ValueError"),
+        (0, None),
+    ]
 
 
 async def test_a_publish_that_fails_is_an_error_and_raises_as_ever(
@@ -234,7 +241,11 @@ async def test_every_kind_of_callback(
     """Bound methods, callable objects and partials are consumers like functions."""
     installed("aio_pika")
     worker = Worker(broker)
-    callbacks = {"method": worker.method, "object": worker, "partial": functools.partial(Worker.method, worker)}
+    callbacks = {
+        "method": worker.method,
+        "object": worker,
+        "partial": functools.partial(Worker.method, worker),
+    }
     await consuming(callbacks[kind])
     await broker.publish(b"tea")
     await broker.handled.get()

@@ -32,7 +32,9 @@ async def hello(_: web.Request) -> web.Response:
 async def status(request: web.Request) -> web.Response:
     code = int(request.match_info["code"])
     if request.query.get("raised"):
-        raise {404: web.HTTPNotFound, 302: lambda: web.HTTPFound("/"), 503: web.HTTPServiceUnavailable}[code]()
+        raise {404: web.HTTPNotFound, 302: lambda: web.HTTPFound("/"), 503: web.HTTPServiceUnavailable}[
+            code
+        ]()  # noqa: RSE102 - its result is raised
     return web.Response(status=code)
 
 
@@ -83,7 +85,10 @@ async def answered(traces: Recorder, count: int, kind: str = "server") -> list[R
 async def test_a_served_request_has_its_route_as_resource(serve: Any, traces: Recorder) -> None:
     """traced_app traces the application it gives back: route, status, and the tags Datadog knows."""
     server = await serve(traced_app(make_app)())
-    async with aiohttp.ClientSession() as session, session.get(server.make_url("/hello/ann?secret=1")) as reply:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(server.make_url("/hello/ann?secret=1")) as reply,
+    ):
         assert reply.status == 200
     [request] = await answered(traces, 1)
     assert (request.name, request.resource, request.type) == (REQUEST, "GET /hello/{name}", "web")
@@ -173,9 +178,10 @@ async def test_headers_are_injected_into_a_copy(serve: Any, traces: Recorder) ->
     """The caller's headers stay as they are, arrive complete, and a stale traceparent is replaced."""
     server = await serve(make_app())
     mine = {"X-Tenant": "a", "Traceparent": "stale"}
-    async with traced_session(aiohttp.ClientSession()) as session, session.get(
-        server.make_url("/headers"), headers=mine
-    ) as reply:
+    async with (
+        traced_session(aiohttp.ClientSession()) as session,
+        session.get(server.make_url("/headers"), headers=mine) as reply,
+    ):
         arrived = [(key.lower(), value) for key, value in await reply.json()]
     [call] = await answered(traces, 1, "client")
     assert mine == {"X-Tenant": "a", "Traceparent": "stale"}

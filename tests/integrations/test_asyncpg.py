@@ -92,7 +92,9 @@ async def test_every_way_to_ask_is_one_span(
 async def test_what_the_library_asks_for_itself_is_left_out(pool: Any, traces: Recorder) -> None:
     """A pool's reset and the look-up of types are no spans."""
     async with pool.acquire() as connection:
-        await connection.execute("DROP TYPE IF EXISTS asynctrace_mood; CREATE TYPE asynctrace_mood AS (a int)")
+        await connection.execute(
+            "DROP TYPE IF EXISTS asynctrace_mood; CREATE TYPE asynctrace_mood AS (a int)"
+        )
         try:
             await connection.fetch("SELECT ROW(1)::asynctrace_mood AS m")
         finally:
@@ -124,7 +126,7 @@ async def test_gathered_queries_hang_from_their_own_callers(pool: Any, traces: R
 
     async def ask(number: int) -> None:
         with span(f"caller {number}"):
-            assert await pool.fetchval(f"SELECT {number}") == number  # noqa: S608
+            assert await pool.fetchval(f"SELECT {number}") == number
 
     await asyncio.gather(*map(ask, range(12)))
     callers = {one.span_id: one.name for one in traces.spans if one.name.startswith("caller")}
@@ -156,7 +158,9 @@ async def test_uninstalled_queries_are_not_traced(
 
     from asynctrace import uninstall
 
-    before = {name: getattr(Protocol, name) for name in ("query", "bind_execute", "prepare", "set_connection")}
+    before = {
+        name: getattr(Protocol, name) for name in ("query", "bind_execute", "prepare", "set_connection")
+    }
     installed("asyncpg")
     installed("asyncpg")
     connection = await asyncpg.connect(postgres.url)
