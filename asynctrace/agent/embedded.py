@@ -1,0 +1,243 @@
+"""The agent as an object: in the loop that runs (`Agent`), or in a thread of its own (`start_in_thread`).
+
+async with Agent() as agent:
+    ...                                          # programs send to agent.url
+    trace = await agent.wait_for(lambda trace: trace.errors > 0)
+
+with start_in_thread() as agent:
+    trace = agent.wait_for(lambda trace: "worker" in trace.services, timeout=10)
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from asynctrace.agent.address import is_loopback
+from asynctrace.agent.intake import Intake
+from asynctrace.agent.server import Handler, build_app
+from asynctrace.agent.spans import Trace
+from asynctrace.agent.store import DEFAULT_MAX_BYTES, TraceStore
+from asynctrace.agent.version import asynctrace_version
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+DRAIN_TIMEOUT = 10.0  # seconds; a body of the largest size decodes in two
+_TURNS = 10  # of the loop: to accept a connection that is already there and read its first bytes takes five
+
+# aiohttp reports what a client does wrong on its logger; a viewer in the terminal must not print that.
+_quiet = logging.getLogger("asynctrace.agent.http")
+_quiet.addHandler(logging.NullHandler())
+_quiet.propagate = False
+
+
+class Agent:
+    """An agent in the running event loop; an async context manager.
+
+    Args:
+        host: the address to listen on. Whatever is not of this machine shows your traces to the network.
+        port: 0 takes a free one.
+        max_bytes: bound on the memory of the traces it keeps, in bytes.
+
+    Raises:
+        OSError: from `start()`, when the port is taken.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self.host = host
+        self.port = port
+        self.store = TraceStore(max_bytes)
+        self._intake = Intake(self.store)
+        self._active = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """What `DD_TRACE_AGENT_URL` must be for a program on this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104  (compared, not bound)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    async def start(self) -> None:
+        """Listens; `port` is the real one from here on."""
+        app = build_app(
+            self.store, self._intake, version=asynctrace_version(), loopback_only=is_loopback(self.host)
+        )
+        app.middlewares.append(self._count_active)
+        runner = web.AppRunner(
+            app,
+            handle_signals=False,
+            access_log=None,
+            logger=_quiet,
+            shutdown_timeout=1.0,
+            lingering_time=2.0,
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self.host, self.port).start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self.port = runner.addresses[0][1]
+        self._runner = runner
+        self._intake.start()
+
+    @web.middleware
+    async def _count_active(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self._active += 1
+        self._idle.clear()
+        try:
+            return await handler(request)
+        finally:
+            self._active -= 1
+            if not self._active:
+                self._idle.set()
+
+    async def drain(self, timeout: float = DRAIN_TIMEOUT) -> bool:
+        """Waits until everything that was sent is in the store; False when `timeout` seconds were not enough.
+
+        For programs that have ended: what they sent is in the socket, so the loop is given the turns it needs
+        to read it before the requests in work, and then the bodies in the queue, are waited for.
+        """
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), timeout)
+            return await asyncio.to_thread(self._intake.wait_idle, timeout)
+        return False
+
+    async def stop(self) -> None:
+        """Closes the port and decodes what is queued. The store can still be read."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+            await asyncio.to_thread(self._intake.close)
+
+    async def wait_for(self, wanted: Callable[[Trace], bool], timeout: float = 10.0) -> Trace:
+        """The first trace that satisfies `wanted`; one that is here already counts.
+
+        Raises:
+            TimeoutError: none did within `timeout` seconds; says which traces there are.
+        """
+        loop = asyncio.get_running_loop()
+        changed = asyncio.Event()
+        unsubscribe = self.store.subscribe(lambda: loop.call_soon_threadsafe(changed.set))
+        deadline = loop.time() + timeout
+        version = 0
+        try:
+            while True:
+                changed.clear()
+                traces, version = self.store.changed_since(version)
+                for trace in traces:
+                    if wanted(trace):
+                        return trace
+                try:
+                    await asyncio.wait_for(changed.wait(), deadline - loop.time())
+                except asyncio.TimeoutError:
+                    raise TimeoutError(
+                        f"no such trace within {timeout:g} s; {self.store.describe()}"
+                    ) from None
+        finally:
+            unsubscribe()
+
+    async def __aenter__(self) -> "Self":
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
+class AgentThread:
+    """An agent in a thread of its own, for callers without an event loop; a context manager.
+
+    Takes the arguments of `Agent`; made and started by `start_in_thread()`.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="asynctrace-agent", daemon=True)
+        self._agent = Agent(host, port, max_bytes=max_bytes)
+        self._stopped = False
+
+    @property
+    def url(self) -> str:
+        """What `DD_TRACE_AGENT_URL` must be for a program on this machine."""
+        return self._agent.url
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._agent.port
+
+    @property
+    def store(self) -> TraceStore:
+        """The traces; may be read from any thread, also after `stop()`."""
+        return self._agent.store
+
+    def start(self) -> "Self":
+        """Listens when it returns.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        self._thread.start()
+        try:
+            asyncio.run_coroutine_threadsafe(self._agent.start(), self._loop).result()
+        except BaseException:
+            self._end_loop()
+            raise
+        return self
+
+    def wait_for(self, wanted: Callable[[Trace], bool], timeout: float = 10.0) -> Trace:
+        """The first trace that satisfies `wanted`; see `TraceStore.wait_for`."""
+        return self.store.wait_for(wanted, timeout)
+
+    def drain(self, timeout: float = DRAIN_TIMEOUT) -> bool:
+        """Waits until everything that was sent is in the store; see `Agent.drain`."""
+        return asyncio.run_coroutine_threadsafe(self._agent.drain(timeout), self._loop).result()
+
+    def stop(self) -> None:
+        """Closes the port, decodes what is queued and ends the thread. A second call does nothing."""
+        if not self._stopped:
+            asyncio.run_coroutine_threadsafe(self._agent.stop(), self._loop).result()
+            self._end_loop()
+
+    def _end_loop(self) -> None:
+        self._stopped = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def start_in_thread(
+    host: str = "127.0.0.1", port: int = 0, *, max_bytes: int = DEFAULT_MAX_BYTES
+) -> AgentThread:
+    """An agent that listens, in a thread of its own.
+
+        with start_in_thread() as agent:
+            subprocess.run([...], env={**os.environ, "DD_TRACE_AGENT_URL": agent.url})
+            trace = agent.wait_for(lambda trace: len(trace.services) == 3)
+
+    Raises:
+        OSError: the port is taken.
+    """
+    return AgentThread(host, port, max_bytes=max_bytes).start()
