@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import urllib.request
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+from aiohttp.test_utils import BaseTestServer, TestServer
 
 from asynctrace import atraced, span, traced_app
 
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 SLOW_SECONDS = 0.06
+
+
+async def visit(server: BaseTestServer[Any], path: str) -> None:
+    """A user comes by, who traces nothing."""
+    with await asyncio.to_thread(urllib.request.urlopen, str(server.make_url(path))) as reply:
+        reply.read()
 
 
 @atraced
@@ -36,8 +44,8 @@ async def a_slow_function_under_a_request() -> None:
 
     app = traced_app(web.Application())
     app.router.add_get("/report", handle)
-    async with TestServer(app) as server, aiohttp.ClientSession() as session:
-        await session.get(server.make_url("/report"))
+    async with TestServer(app) as server:
+        await visit(server, "/report")
 
 
 @atraced
@@ -78,8 +86,8 @@ async def service_a_calls_service_b() -> None:
 
     traced_app(inner, service="service-b").router.add_get("/answer", answer)
     traced_app(outer, service="service-a").router.add_get("/ask", ask)
-    async with TestServer(inner) as b_server, TestServer(outer) as a_server, aiohttp.ClientSession() as user:
-        await user.get(a_server.make_url(f"/ask?port={b_server.port}"))
+    async with TestServer(inner) as b_server, TestServer(outer) as a_server:
+        await visit(a_server, f"/ask?port={b_server.port}")
 
 
 PROGRAMS: dict[str, Callable[[], Awaitable[None]]] = {
@@ -92,10 +100,10 @@ PROGRAMS: dict[str, Callable[[], Awaitable[None]]] = {
 def main() -> int:
     """Run each in a process of its own, and draw its trace."""
     for name, program in PROGRAMS.items():
-        print(f"{program.__name__.replace('_', ' ')}: {program.__doc__}\n", flush=True)
+        print(f"{program.__name__.replace('_', ' ')}: {program.__doc__}", flush=True)
         source = f"import asyncio, demos.flamegraphs as f; asyncio.run(f.traced_app(f.PROGRAMS[{name!r}])())"
         command = [sys.executable, "-m", "asynctrace", "run", "--", sys.executable, "-c", source]
-        code = subprocess.run(command, check=False).returncode
+        code = subprocess.run(command, env={**os.environ, "DD_SERVICE": "tutorial"}, check=False).returncode
         if code:
             return code
         print(flush=True)

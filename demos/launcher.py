@@ -98,11 +98,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(running: ExitStack, *, keep: bool) -> None:
+    agent = running.enter_context(start_in_thread())
+    shop = start_shop(running, agent.url)
+    _say("shop, pricing and worker are up: three processes; sending orders\n")
+    for order in ORDERS:
+        _show(agent, order, shop)
+    if keep:
+        _keep(agent, shop)
+
+
+def start_shop(running: ExitStack, agent_url: str) -> str:
+    """The servers, the tables, the three services, all of which end with `running`; gives the shop's address."""
     database, broker = running.enter_context(postgres()), running.enter_context(rabbitmq())
     _say(f"PostgreSQL {database.how}; RabbitMQ {broker.how}")
-    agent = running.enter_context(start_in_thread())
     environment = {
-        **agent_environment(agent.url),
+        **agent_environment(agent_url),
         "DEMO_POSTGRES_URL": database.url,
         "DEMO_SCHEMA": running.enter_context(demo_tables(database.url)),
         "DEMO_AMQP_URL": broker.url,
@@ -111,16 +121,6 @@ def _run(running: ExitStack, *, keep: bool) -> None:
         "DD_TRACE_REMOVE_INTEGRATION_SERVICE_NAMES_ENABLED": "true",
         "DD_REMOTE_CONFIGURATION_ENABLED": "false",
     }
-    shop = _start_services(running, environment)
-    _say("shop, pricing and worker are up: three processes; sending orders\n")
-    for order in ORDERS:
-        _show(agent, order, shop)
-    if keep:
-        _keep(agent, shop)
-
-
-def _start_services(running: ExitStack, environment: dict[str, str]) -> str:
-    """The three processes; gives the shop's address."""
 
     def start(name: str) -> ServiceProcess:
         service = ServiceProcess(name, environment)
@@ -134,10 +134,19 @@ def _start_services(running: ExitStack, environment: dict[str, str]) -> str:
     return shop.wait_until_ready().address
 
 
-def _show(agent: AgentThread, order: Order, shop: str) -> None:
+def send(agent: AgentThread, shop: str, order: Order) -> tuple[int, str, Trace]:
+    """Send an order; gives status, answer and, once all of it has arrived, its trace."""
     before = {trace.trace_id for trace in agent.store.traces()}
     status, answer = _post(f"{shop}/orders", {"customer": order.customer, "items": order.items})
-    trace = agent.wait_for(lambda one: one.trace_id not in before and _is_whole(one), TRACE_SECONDS)
+    return (
+        status,
+        answer,
+        agent.wait_for(lambda one: one.trace_id not in before and _is_whole(one), TRACE_SECONDS),
+    )
+
+
+def _show(agent: AgentThread, order: Order, shop: str) -> None:
+    status, answer, trace = send(agent, shop, order)
     print(f"{order.title}: POST /orders {' '.join(order.items)} -> {status} {answer}")
     print(order.reading)
     print()

@@ -204,9 +204,8 @@ class _Drawing:
                  + (f"span {link.span_id}" if here else f"trace {link.trace_id:032x}"))
             )  # fmt: skip
         if len(span.links) > _MAX_LINKS:
-            lines.append(
-                (self.paint.dim, f"{self.glyphs.link} and {len(span.links) - _MAX_LINKS} more links")
-            )
+            more = plural(len(span.links) - _MAX_LINKS, "more link")
+            lines.append((self.paint.dim, f"{self.glyphs.link} and {more}"))
         below = cut(row.below, self.label_width // 2 + 2, self.glyphs.ellipsis)
         before = " " * (self.service_width + 2)
         room = self.width - len(before) - cells(below)

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from demos.bootstrap.environment import Environment, Trouble
-from demos.bootstrap.interpreters import Interpreter, find, running
+from demos.bootstrap.environment import Environment
+from demos.bootstrap.interpreters import Interpreter, Trouble, find, running
 from demos.bootstrap.progress import say
 from demos.bootstrap.requirements import ROOT, missing
 
@@ -37,10 +37,9 @@ def enter(extra: str, module: str, argv: list[str]) -> list[str]:
         say("\nasynctrace: stopped. The next run begins the environment anew.")
         sys.exit(130)
     if wanted is None and environment.version.rpartition(".")[0] != running().short:
-        say(
-            f"asynctrace: going on in {environment.folder.name}, Python {environment.version}; --python chooses another"
-        )
-    go_on(environment, module, argv)
+        used = f"{environment.folder.name}, Python {environment.version}"
+        say(f"asynctrace: going on in {used}; --python chooses another")
+    return go_on(environment, module, argv)
 
 
 def take_python(argv: list[str]) -> tuple[list[str], str | None]:

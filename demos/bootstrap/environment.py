@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-CHECK = "import sys; from demos.bootstrap.requirements import *; sys.exit(bool(missing(sys.argv[1], sys.argv[2])))"
+CHECK = "import sys; from demos.bootstrap.requirements import missing; sys.exit(bool(missing(*sys.argv[1:3])))"
 
 NO_VENV = """\
 {python} cannot make environments: {why}
@@ -103,7 +103,8 @@ class Environment:
                 shutil.rmtree(self.folder)
                 inside = None
             elif self._complete():
-                return self._finish()
+                self._finish()
+                return
         if inside is None:
             self._create(interpreter)
         self.unfinished.touch()
@@ -139,7 +140,7 @@ class Environment:
         with Progress(f"asynctrace: creating {self.folder.name}"):
             done = _run([*command, str(self.folder)]) if base.ensurepip else None
             if done is None or done.returncode:
-                # Debian without python3-venv has no ensurepip; pip can install into an environment from outside.
+                # Debian without python3-venv has no ensurepip; a pip outside can install into it.
                 done = _run([*command, "--without-pip", str(self.folder)])
         if done.returncode or not ask(str(self.python)):
             shutil.rmtree(self.folder, ignore_errors=True)

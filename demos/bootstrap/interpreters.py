@@ -23,7 +23,7 @@ print(json.dumps({"version": list(sys.version_info[:3]), "ensurepip": has("ensur
 """
 
 
-class Trouble(Exception):
+class Trouble(Exception):  # noqa: N818 - not always an error
     """What went wrong and what to do about it, for a user to read."""
 
 
@@ -53,7 +53,7 @@ def running() -> Interpreter:
     """The one we run in; inside an environment, the one it was made from."""
     path = getattr(sys, "_base_executable", None) or sys.executable
     # What a child would answer is known here already, but for a pip that only one of the two has.
-    return Interpreter(path, "%d.%d.%d" % sys.version_info[:3], ensurepip=True, pip=True)
+    return Interpreter(path, ".".join(map(str, sys.version_info[:3])), ensurepip=True, pip=True)
 
 
 def ask(path: str) -> Interpreter | None:

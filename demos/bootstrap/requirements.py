@@ -28,7 +28,7 @@ Tables = dict[str, dict[str, list[str]]]
 
 
 def tables(text: str) -> Tables:
-    """The arrays of strings in a pyproject.toml, by table; such an array is written as Python writes a list."""
+    """The arrays of strings in a pyproject.toml, by table; written as Python writes a list."""
     found: Tables = {}
     table, lines = "", iter(text.splitlines())
     for line in lines:
@@ -105,7 +105,7 @@ def installed_from_here() -> bool:
 
 
 def satisfied(requirement: str) -> bool:
-    """Whether an installed distribution meets a requirement such as `aiohttp>=3.10,<4; sys_platform != 'win32'`."""
+    """Whether what is installed meets a requirement such as `uvloop>=0.20,<1; sys_platform != 'win32'`."""
     wanted, _, marker = requirement.partition(";")
     parsed = re.fullmatch(r"\s*([\w.-]+)\s*(?:\[[^\]]*\])?\s*((?:[<>=!~]=?.*)?)", wanted)
     if not parsed:
@@ -160,7 +160,7 @@ def applies(marker: str) -> bool:
     if " and " in marker:
         return all(applies(part) for part in marker.split(" and "))
     match = re.fullmatch(r"\s*(\w+)\s*([<>=!]=?)\s*['\"]([^'\"]+)['\"]\s*", marker)
-    values = {"sys_platform": sys.platform, "python_version": "%d.%d" % sys.version_info[:2]}
+    values = {"sys_platform": sys.platform, "python_version": ".".join(map(str, sys.version_info[:2]))}
     if not match or match[1] not in values:
         return True
     have, operator, want = values[match[1]], match[2], match[3]

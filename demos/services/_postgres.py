@@ -52,7 +52,7 @@ class Postgres:
     def prepare(self, folder: Path) -> None:
         """Makes the database cluster: a login as postgres without a password, from this machine only."""
         hand_over(folder)
-        command = [self.programs / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust"]
+        command = [str(self.programs / "initdb"), "-D", str(folder / "data"), "-U", "postgres", "-A", "trust"]
         done = subprocess.run(
             [*command, "-E", "UTF8", "--locale=C", "--no-sync"],
             env=_environment(folder),
@@ -89,7 +89,7 @@ def installed() -> Iterator[Path]:
     on_path = shutil.which("postgres")
     found = [Path(os.path.realpath(on_path)).parent] if on_path else []
     for pattern in FOLDERS:
-        found += [Path(name) for name in sorted(glob.glob(pattern), key=_version, reverse=True)]
+        found += [Path(name) for name in sorted(glob.glob(pattern), key=_version, reverse=True)]  # noqa: PTH207
     for programs in dict.fromkeys(found):
         if reachable(programs / "postgres") and reachable(programs / "initdb"):
             yield programs

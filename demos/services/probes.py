@@ -63,7 +63,7 @@ def redacted(url: str) -> str:
 
 
 def postgres_login(url: str, timeout: float = 3.0) -> None:
-    """Logs in to the PostgreSQL of a URL: trust, clear text, MD5 and SCRAM-SHA-256 passwords, TLS if offered."""
+    """Logs in to the PostgreSQL of a URL: trust, clear text, MD5 and SCRAM-SHA-256 passwords, TLS."""
     parts = _split(url, "postgresql", "postgres")
     query = parse_qs(parts.query)
     host = (query.get("host") or [parts.hostname or "localhost"])[0]

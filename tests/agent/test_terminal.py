@@ -52,26 +52,18 @@ def test_a_drawing_in_full() -> None:
             error=1,
             meta={"error.type": "E", "error.message": "no"},
         ),
-        width=60,
+        width=70,
     )
-    when = lines[0].split("  ")[2]
-    assert (
-        lines
-        == [
-            f"GET /cart  40.0 ms  {when}  1 error",
-            "■ pricing 1   ■ shop 2",
-            "                                │0 ms    │20 ms",
-            "shop     web.request GET /ca…  █████████████████████ 40.0 ms".replace("  █", "  █"),
-            *lines[4:-1],
-            "trace 6b040c33000000000ca1614bb9ceffe2: 3 spans, 2 services (pricing, shop)",
-        ]
-        or True
-    )
-    assert lines[0].startswith("GET /cart  40.0 ms  20")
-    assert lines[0].endswith("  1 error")
-    assert [line.split()[0] for line in lines[3:6]] == ["shop", "shop", "│"]
-    assert lines[5].split() == ["│", "✗", "E:", "no"]
-    assert lines[-1] == "trace 6b040c33000000000ca1614bb9ceffe2: 3 spans, 2 services (pricing, shop)"
+    assert re.fullmatch(r"GET /cart  40.0 ms  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d.000  1 error", lines[0])
+    assert lines[1:] == [
+        "■ pricing 1   ■ shop 2",
+        "                                │0 ms          │20 ms",
+        "shop     web.request GET /cart  ██████████████████████████████ 40.0 ms",
+        "shop     ├ ✗ first              ███████████████                20.0 ms",
+        "         │   ✗ E: no",
+        "pricing  └ second                              ███████▌        10.0 ms",
+        "trace 6b040c33000000000ca1614bb9ceffe2: 3 spans, 2 services (pricing, shop)",
+    ]
 
 
 def test_last_line_in_the_singular() -> None:
@@ -98,10 +90,10 @@ def test_siblings_in_sequence_stand_side_by_side_and_parallel_ones_overlap() -> 
 
 
 def test_ticks_stand_where_their_moments_are() -> None:
-    """A span that starts at 50 ms starts below the tick of 50 ms."""
-    lines = draw(span(1, name="root", ms=100), span(2, 1, name="half", at=50, ms=10), width=100)
+    """A span that starts at 40 ms starts below the tick of 40 ms."""
+    lines = draw(span(1, name="root", ms=100), span(2, 1, name="half", at=40, ms=10), width=100)
     axis = next(line for line in lines if "│0 ms" in line)
-    assert axis.index("│50 ms") == bar(row(lines, "half"))[0]
+    assert axis.index("│40 ms") == bar(row(lines, "half"))[0]
     assert axis.index("│0 ms") == bar(row(lines, "root"))[0]
 
 
@@ -196,7 +188,7 @@ def test_outcome_links_and_sampling_are_told() -> None:
 def test_services_are_told_apart_without_colour() -> None:
     """Names that are the same when cut get numbers."""
     lines = draw(*(span(number, service=f"checkout-service-{number}") for number in (1, 2, 3)))
-    shown = [line.split()[0] for line in lines if "work" in line]
+    shown = [line.split()[0] for line in lines if " work " in line]
     assert len(set(shown)) == 3
 
 
