@@ -92,7 +92,12 @@ def _parser() -> argparse.ArgumentParser:
     view.add_argument("--port-file", metavar="PATH", help="write the port to this file when it listens")
     view.set_defaults(call=_view)
 
-    run = add("run", help="run a command and draw its traces when it ends", epilog=_RUN_EXAMPLES)
+    run = add(
+        "run",
+        usage="asynctrace run [options] -- CMD ...",
+        help="run a command and draw its traces when it ends",
+        epilog=_RUN_EXAMPLES,
+    )
     run.add_argument(
         "--max", type=_positive, default=20, metavar="N", help="newest traces to draw, default: %(default)s"
     )

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import urllib.request
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import web
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SLOW_SECONDS = 0.06
 
 
-async def visit(server: BaseTestServer[Any], path: str) -> None:
+async def visit(server: BaseTestServer, path: str) -> None:
     """A user comes by, who traces nothing."""
     with await asyncio.to_thread(urllib.request.urlopen, str(server.make_url(path))) as reply:
         reply.read()

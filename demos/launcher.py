@@ -122,15 +122,20 @@ def start_shop(running: ExitStack, agent_url: str) -> str:
         "DD_REMOTE_CONFIGURATION_ENABLED": "false",
     }
 
+    services: list[ServiceProcess] = []
+
     def start(name: str) -> ServiceProcess:
-        service = ServiceProcess(name, environment)
-        running.callback(service.stop)
-        return service
+        services.append(ServiceProcess(name, environment))
+        running.callback(services[-1].stop)
+        return services[-1]
 
     pricing, worker = start("pricing"), start("worker")
     environment["DEMO_PRICING_URL"] = pricing.wait_until_ready().address
     shop = start("shop")
     worker.wait_until_ready()
+    running.callback(
+        lambda: [service.end() for service in services]
+    )  # all at once, then one is waited for by one
     return shop.wait_until_ready().address
 
 

@@ -27,6 +27,7 @@ class ServiceProcess:
     def __init__(self, name: str, environment: Mapping[str, str]) -> None:
         self.name = name
         self.address = ""
+        self._ending = False
         self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as we are
         self._process = subprocess.Popen(
             [sys.executable, "-m", "demos.serve", name],
@@ -58,9 +59,15 @@ class ServiceProcess:
         self._complaints.seek(0)
         return self._complaints.read()[-4000:].decode(errors="replace").strip() or "(it said nothing)"
 
+    def end(self) -> None:
+        """Ask it to end; it sends its last traces. `stop()` waits for that."""
+        if not self._ending:  # a second signal would cut the first one's clean-up short
+            self._ending = True
+            self._process.terminate()
+
     def stop(self) -> None:
-        """End it, politely first; it sends its last traces."""
-        self._process.terminate()
+        """End it, politely first."""
+        self.end()
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

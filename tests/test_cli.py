@@ -19,7 +19,11 @@ from tests.agent.payloads import TRACE_ID, chunk, span
 
 ROOT = Path(__file__).parent.parent
 ID = f"{TRACE_ID:032x}"
-TRACED = "from ddtrace.trace import tracer\nwith tracer.trace('job', service='shop', resource='nightly'): print('hello')\n"
+TRACED = """
+from ddtrace.trace import tracer
+with tracer.trace("job", service="shop", resource="nightly"):
+    print("hello")
+"""
 
 
 def environment(**more: str) -> dict[str, str]:

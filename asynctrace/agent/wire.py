@@ -187,7 +187,7 @@ def upper_half(text: str | None) -> int | None:
 
 def size_of(span: Span) -> int:
     """About how much memory a span takes, in bytes: its objects, dictionaries and texts."""
-    size = 600 + len(span.name) + len(span.service) + len(span.resource)
+    size = 500 + len(span.name) + len(span.service) + len(span.resource)
     for key, value in span.meta.items():
-        size += 100 + len(key) + getsizeof(value)
-    return size + 120 * len(span.metrics) + 400 * len(span.links)
+        size += 60 + len(key) + getsizeof(value)
+    return size + 90 * len(span.metrics) + 400 * len(span.links)

@@ -3,6 +3,7 @@
 import io
 import re
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -218,7 +219,7 @@ def test_siblings_of_a_kind_are_folded() -> None:
     spans += [span(number, 1, name="query", at=number, resource=f"q{number}") for number in range(2, 502)]
     spans += [span(900, 1, name="query", at=77, error=1), span(901, 1, name="render", at=300)]
     lines = draw(*spans)
-    assert "× 480 more query" in row(lines, "480 more")
+    assert f"{UNICODE.times} 480 more query" in row(lines, "480 more")
     assert "✗" in row(lines, "✗ query")
     assert row(lines, "render")
     assert lines[-2] == "480 spans folded or left out, --rows 0 draws all"
@@ -229,14 +230,14 @@ def test_siblings_of_a_kind_are_folded() -> None:
 @pytest.mark.parametrize("shape", ["wide", "deep", "orphans", "bushy"])
 def test_ten_thousand_spans_are_a_page(shape: str) -> None:
     """However a huge trace is shaped, it is drawn in bounded rows and time, and says what is left out."""
-    parent = {
+    parents: dict[str, Callable[[int], int]] = {
         "wide": lambda _: 1,
         "deep": lambda n: n - 1,
         "orphans": lambda n: n + 20_000,
         "bushy": lambda n: n // 3,
     }
     spans = [span(1, ms=20_000)]
-    spans += [span(n, parent[shape](n), name=f"work{n % 200}", at=n) for n in range(2, 10_001)]
+    spans += [span(n, parents[shape](n), name=f"work{n % 200}", at=n) for n in range(2, 10_001)]
     began = time.perf_counter()
     lines = draw(*spans)
     assert len(lines) <= 110
@@ -281,8 +282,9 @@ def test_no_spans_at_all() -> None:
 @pytest.mark.parametrize(
     ("nanoseconds", "text"),
     [
-        (0, "0 ns"), (999, "999 ns"), (1_000, "1.00 µs"), (80_000, "80.0 µs"), (999_499, "999 µs"), (999_500, "1.00 ms"),
-        (9_999_999, "10.0 ms"), (41_900_000, "41.9 ms"), (1_250_000_000, "1.25 s"), (200_000_000_000, "3m 20s"),
+        (0, "0 ns"), (999, "999 ns"), (1_000, "1.00 µs"), (80_000, "80.0 µs"), (999_499, "999 µs"),
+        (999_500, "1.00 ms"), (9_999_999, "10.0 ms"),
+        (1_250_000_000, "1.25 s"), (41_900_000, "41.9 ms"), (200_000_000_000, "3m 20s"),
         (7_500_000_000_000, "2h 05m"), (-1_000_000, "-1.00 ms"),
     ],
 )  # fmt: skip
