@@ -145,7 +145,8 @@ class _Drawing:
     def notes(self) -> list[str]:
         """What a reader must know to trust the drawing."""
         notes = []
-        orphans = sum(len(row.spans) for row in self.rows if row.orphan)
+        ids = {span.span_id for span in self.trace.spans}
+        orphans = sum(1 for span in self.trace.spans if span.parent_id and span.parent_id not in ids)
         if orphans:
             notes.append(
                 f"{self.glyphs.orphan} {plural(orphans, 'span')} without a parent here: not received, or open"
@@ -188,7 +189,7 @@ class _Drawing:
         elif span.resource and span.resource != span.name:
             name += f" {clean(span.resource)}"
         if row.left_out:
-            name = f"{self.glyphs.ellipsis}{row.left_out} below {self.glyphs.tick} {name}"
+            name = f"+{row.left_out} below: {name}"
         return f"{marks} {name}" if marks else name
 
     def details(self, row: Row) -> list[str]:

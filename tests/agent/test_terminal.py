@@ -3,7 +3,7 @@
 import io
 import re
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -13,6 +13,9 @@ from asynctrace.agent.terminal import draw_trace
 from asynctrace.agent.text import ASCII, UNICODE, Glyphs, cells, clean, cut, duration, glyphs_for, wants_color
 from asynctrace.agent.tree import build
 from tests.agent.payloads import TRACE_ID, span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -142,6 +145,8 @@ def test_orphans_are_roots_with_a_mark() -> None:
     lines = draw(span(1, name="root"), span(7, 99, name="late"))
     assert "◇ late" in row(lines, "late")
     assert lines[-2].startswith("◇ 1 span without a parent here")
+    many = draw(*(span(number, number + 99) for number in range(1, 51)), max_rows=5)
+    assert many[-3].startswith("◇ 50 spans without a parent here"), "also those that are folded"
 
 
 def test_children_outside_their_parent_are_drawn() -> None:
