@@ -8,7 +8,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from asynctrace.agent.client import AgentError, fetch_trace, find_url
@@ -78,7 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action=_Version)
     commands = top.add_subparsers(title="commands", metavar="{view,run,show}", required=True)
     add = partial(commands.add_parser, formatter_class=argparse.RawDescriptionHelpFormatter)
+    _add_view(add)
+    _add_run(add)
+    _add_show(add)
+    return top
 
+
+def _add_view(add: Callable[..., argparse.ArgumentParser]) -> None:
     view = add("view", help="receive traces and list them as they arrive", epilog=_VIEW_EXAMPLES)
     view.add_argument(
         "--port", type=_port, help="default: 8126, or a free one when it is taken; 0: a free one"
@@ -92,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     view.add_argument("--port-file", metavar="PATH", help="write the port to this file when it listens")
     view.set_defaults(call=_view)
 
+
+def _add_run(add: Callable[..., argparse.ArgumentParser]) -> None:
     run = add(
         "run",
         usage="asynctrace run [options] -- CMD ...",
@@ -107,13 +115,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(call=_run, parser=run)
 
+
+def _add_show(add: Callable[..., argparse.ArgumentParser]) -> None:
     show = add("show", help="draw one trace of a running agent", epilog=_SHOW_EXAMPLES)
     show.add_argument("id", metavar="ID|last", help="a trace id, its beginning or end, or `last`")
     show.add_argument("--url", help="the agent's, default: DD_TRACE_AGENT_URL, or http://localhost:8126")
     show.add_argument("--json", action="store_true", help="the trace as JSON instead")
     _add_drawing(show)
     show.set_defaults(call=_show)
-    return top
 
 
 def _add_drawing(parser: argparse.ArgumentParser) -> None:

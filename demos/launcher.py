@@ -14,7 +14,7 @@ import urllib.request
 import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from asynctrace.agent import agent_environment, draw_trace, start_in_thread
 from asynctrace.agent.text import wants_color
@@ -142,7 +142,7 @@ def start_shop(running: ExitStack, agent_url: str) -> str:
 def send(agent: AgentThread, shop: str, order: Order) -> tuple[int, str, Trace]:
     """Send an order; gives status, answer and, once all of it has arrived, its trace."""
     before = {trace.trace_id for trace in agent.store.traces()}
-    status, answer = _post(f"{shop}/orders", {"customer": order.customer, "items": order.items})
+    status, answer = place(shop, order)
     return (
         status,
         answer,
@@ -164,8 +164,10 @@ def _is_whole(trace: Trace) -> bool:
     return set(trace.services) >= SERVICES and any(span.parent_id == 0 for span in trace.spans)
 
 
-def _post(url: str, body: dict[str, Any]) -> tuple[int, str]:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+def place(shop: str, order: Order) -> tuple[int, str]:
+    """Place an order at the shop; gives the status and what it answered."""
+    body = json.dumps({"customer": order.customer, "items": order.items}).encode()
+    request = urllib.request.Request(f"{shop}/orders", body, {"Content-Type": "application/json"})
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
             request, timeout=TRACE_SECONDS

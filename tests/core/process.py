@@ -22,7 +22,7 @@ def environment(**settings: str) -> dict[str, str]:
     return {**inherited, **quiet, **settings}
 
 
-def run(program: str, *, timeout: float = 15, **settings: str) -> str:
+def run(program: str, **settings: str) -> str:
     """What the program printed. It must end well and log nothing: its standard error is empty."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
@@ -30,7 +30,7 @@ def run(program: str, *, timeout: float = 15, **settings: str) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=15,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from asynctrace.testing import Recorder
     from tests.sink import Sink
 
+
+def injected(context: SpanContext) -> dict[str, str]:
+    """The headers of a context."""
+    headers: dict[str, str] = {}
+    return context.inject(headers)
+
+
 DATADOG = {
     "x-datadog-trace-id": "7",
     "x-datadog-parent-id": "8",
@@ -32,7 +39,7 @@ def test_extract_is_the_inverse_of_inject() -> None:
     """What is injected here is extracted there: the same trace (128 bits) and the same parent."""
     with span("a") as here:
         context = SpanContext.current()
-        there = SpanContext.extract(context.inject({}))
+        there = SpanContext.extract(injected(context))
     assert there == context == here.context
     assert hash(there) == hash(context)
     assert (there.trace_id, there.span_id) == (here.trace_id, here.span_id)
@@ -41,14 +48,14 @@ def test_extract_is_the_inverse_of_inject() -> None:
 
 def test_a_context_survives_any_number_of_hops() -> None:
     """Passing headers on without a span changes nothing in them."""
-    first = SpanContext.extract({**W3C, "baggage": "user=7"}).inject({})
-    assert SpanContext.extract(first).inject({}) == first
+    first = injected(SpanContext.extract({**W3C, "baggage": "user=7"}))
+    assert injected(SpanContext.extract(first)) == first
 
 
 def test_both_header_families_are_written() -> None:
     """Datadog's headers and W3C's leave together."""
     with span("a"):
-        headers = SpanContext.current().inject({})
+        headers = injected(SpanContext.current())
     assert {"x-datadog-trace-id", "x-datadog-parent-id", "traceparent", "tracestate"} <= headers.keys()
 
 
@@ -58,19 +65,19 @@ def test_ids_of_128_bits_and_the_decision_arrive(headers: dict[str, str]) -> Non
     context = SpanContext.extract(headers)
     assert context.trace_id >> 64 == 0x640CFD8D00000000
     assert context.span_id == int(headers.get("x-datadog-parent-id") or "239")
-    assert context.inject({})["x-datadog-sampling-priority"] == "2"
+    assert injected(context)["x-datadog-sampling-priority"] == "2"
 
 
 def test_tracestate_of_other_vendors_is_passed_on() -> None:
     """Members of `tracestate` that are not Datadog's are kept."""
     with span("a", parent=SpanContext.extract(W3C)):
-        assert SpanContext.current().inject({})["tracestate"].endswith(",other=1")
+        assert injected(SpanContext.current())["tracestate"].endswith(",other=1")
 
 
 def test_baggage_is_passed_on() -> None:
     """W3C baggage that came in goes out with the work it belongs to."""
     with span("a", parent=SpanContext.extract({**DATADOG, "baggage": "user=7,plan=pro"})), span("b"):
-        assert SpanContext.current().inject({})["baggage"] == "user=7,plan=pro"
+        assert injected(SpanContext.current())["baggage"] == "user=7,plan=pro"
 
 
 def test_b3_headers_are_understood() -> None:
@@ -80,7 +87,7 @@ def test_b3_headers_are_understood() -> None:
         single = SpanContext.extract({"b3": "640cfd8d00000000000000000000abcd-00000000000000ef-1"})
         multi = {"X-B3-TraceId": "00000000000000cd", "X-B3-SpanId": "00000000000000ef", "X-B3-Sampled": "1"}
         print(single, SpanContext.extract(multi), SpanContext.extract({"b3": "zz-1"}))
-        print(sorted(single.inject({})))
+        print(sorted(injected(single)))
     """
     read, written = run(program, DD_TRACE_PROPAGATION_STYLE="b3,b3multi").splitlines()
     assert read == (
@@ -93,7 +100,9 @@ def test_b3_headers_are_understood() -> None:
 @pytest.mark.parametrize("make", [dict, CIMultiDict], ids=["dict", "CIMultiDict"])
 def test_stale_headers_are_replaced(make: Any) -> None:
     """Trace headers that were there go, in whatever case, and nothing else does."""
-    headers = make({key.title(): value for key, value in {**DATADOG, **W3C, "b3": "1", "accept": "*"}.items()})
+    headers = make(
+        {key.title(): value for key, value in {**DATADOG, **W3C, "b3": "1", "accept": "*"}.items()}
+    )
     with span("a") as here:
         assert here.context.inject(headers) is headers
     assert SpanContext.extract(headers) == here.context
@@ -124,9 +133,11 @@ def test_the_empty_context() -> None:
 def test_inject_decides_on_sampling_once() -> None:
     """The decision that leaves with the first headers is the trace's own: all services agree."""
     with span("a") as a:
-        headers = a.context.inject({})
+        headers = injected(a.context)
         with span("b") as b:
-            assert b.context.inject({})["x-datadog-sampling-priority"] == headers["x-datadog-sampling-priority"]
+            assert (
+                injected(b.context)["x-datadog-sampling-priority"] == headers["x-datadog-sampling-priority"]
+            )
 
 
 def test_a_context_outlives_its_span(traces: Recorder) -> None:
@@ -174,7 +185,11 @@ def test_attached_may_be_entered_again(traces: Recorder) -> None:
 def test_wrong_arguments_are_told() -> None:
     """What is no context, or no mutable mapping, raises `UsageError` with a hint, at once."""
     wrong: Any = "traceparent"
-    for call in (lambda: span("a", parent=wrong), lambda: start_span("a", parent=wrong), lambda: attached(wrong)):
+    for call in (
+        lambda: span("a", parent=wrong),
+        lambda: start_span("a", parent=wrong),
+        lambda: attached(wrong),
+    ):
         with pytest.raises(UsageError, match="hint"):
             call()
     with span("a") as a, pytest.raises(UsageError, match="hint"):
@@ -183,9 +198,10 @@ def test_wrong_arguments_are_told() -> None:
 
 # -- what others send
 
-HOSTILE_VALUES = (
-    *(b"7", bytearray(b"7"), 7, 7.0, True, None, ["7"], ("7",), {"7": 7}, object(), "", " ", "-7", "x" * (MAX_VALUE + 1)),
-    *("9" * 400, "٧", "\ud800", "7\r\nset-cookie: a", "7\0", "0x7", "1e3", "18446744073709551616"),
+HOSTILE_VALUES: tuple[object, ...] = (
+    *(b"7", bytearray(b"7"), 7, 7.0, True, None, ["7"], ("7",), {"7": 7}, object()),
+    *("", " ", "-7", "x" * (MAX_VALUE + 1)),
+    *("9" * 400, "\u0667", "\ud800", "7\r\nset-cookie: a", "7\0", "0x7", "1e3", "18446744073709551616"),
 )  # fmt: skip
 
 
@@ -201,7 +217,7 @@ def test_a_priority_that_does_not_exist_is_not_passed_on(priority: str) -> None:
     """Only Datadog's four priorities are taken, in `tracestate`, too."""
     assert SpanContext.extract({**DATADOG, "x-datadog-sampling-priority": priority}) is ROOT
     there = SpanContext.extract({**W3C, "tracestate": f"dd=s:{priority}"})
-    assert there.inject({}).get("x-datadog-sampling-priority") in {None, "1"}
+    assert injected(there).get("x-datadog-sampling-priority") in {None, "1"}
 
 
 @pytest.mark.parametrize(
@@ -221,7 +237,9 @@ def test_a_wrong_traceparent_starts_a_new_trace(value: object) -> None:
     assert not SpanContext.extract({"traceparent": value})
 
 
-@pytest.mark.parametrize("headers", [None, 7, "x", b"x", [], [("a",)], [7], object(), {7: 8, None: 9, b"b3": "1"}])
+@pytest.mark.parametrize(
+    "headers", [None, 7, "x", b"x", [], [("a",)], [7], object(), {7: 8, None: 9, b"b3": "1"}]
+)
 def test_what_is_no_headers_starts_a_new_trace(headers: object) -> None:
     """Whatever is handed in, nothing is raised."""
     assert SpanContext.extract(headers) is ROOT
@@ -248,19 +266,21 @@ def test_baggage_is_bounded() -> None:
     many = {f"ot-baggage-{number}": "x" for number in range(1000)}
     context = SpanContext.extract({**DATADOG, **many})
     assert context.trace_id
-    assert len([key for key in context.inject({}) if key.startswith("ot-baggage-")]) <= MAX_BAGGAGE_ITEMS
+    assert len([key for key in injected(context) if key.startswith("ot-baggage-")]) <= MAX_BAGGAGE_ITEMS
 
 
 def test_an_extracted_context_without_a_parent_can_be_used(traces: Recorder) -> None:
     """`x-datadog-parent-id: 0` (a browser's) names a trace but no span: joined and injected all the same."""
     there = SpanContext.extract({**DATADOG, "x-datadog-parent-id": "0"})
     with span("a", parent=there) as a:
-        assert SpanContext.extract(a.context.inject({})) == a.context
-        there.inject({})
+        assert SpanContext.extract(injected(a.context)) == a.context
+        injected(there)
     assert traces.one("a").trace_id == there.trace_id
 
 
-@pytest.mark.xfail(reason="link() asks for a trace, ddtrace for a span: it warns at every such request", strict=True)
+@pytest.mark.xfail(
+    reason="link() asks for a trace, ddtrace for a span: it warns at every such request", strict=True
+)
 def test_linking_a_context_without_a_span_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
     """Headers decide whether there is a span to link to: its lack is ignored, and not worth a log line."""
     there = SpanContext.extract({**DATADOG, "x-datadog-parent-id": "0"})
@@ -270,14 +290,18 @@ def test_linking_a_context_without_a_span_is_quiet(caplog: pytest.LogCaptureFixt
 
 
 almost = st.one_of(
-    st.sampled_from([*DATADOG.values(), *W3C.values(), "user=7", "dd=s:2;p:00;t.dm:-4;o:~~", "_dd.p.tid=zz,=,a=,,"]),
+    st.sampled_from(
+        [*DATADOG.values(), *W3C.values(), "user=7", "dd=s:2;p:00;t.dm:-4;o:~~", "_dd.p.tid=zz,=,a=,,"]
+    ),
     st.text(max_size=40),
     st.text("0123456789abcdefx-=;,:~._dpts \t\r\n\0\ud800é", max_size=60),
     st.sampled_from([b"7", 7, -1, 2**70, True, None, 1.5, "9" * 400, "x" * 9000, "dd=" + "s:2;" * 300]),
     st.lists(st.text(max_size=3), max_size=2),
     st.binary(max_size=8),
 )
-keys = st.sampled_from([*sorted(KNOWN), "ot-baggage-a", "ot-baggage-é", "OT-Baggage-B", "Traceparent", "cookie"])
+keys = st.sampled_from(
+    [*sorted(KNOWN), "ot-baggage-a", "ot-baggage-é", "OT-Baggage-B", "Traceparent", "cookie"]
+)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -290,10 +314,10 @@ def test_hostile_headers_never_raise_now_or_later(
     with span("local") as local:
         there = SpanContext.extract(headers)
         with span("a", parent=there, tags=headers) as a:
-            out = SpanContext.current().inject({})
+            out = injected(SpanContext.current())
             assert SpanContext.extract(out).span_id == a.span_id
         with attached(there), span("b"):
-            assert all(isinstance(v, str) and "\n" not in v for v in there.inject({}).values())
+            assert not any(set(v) & set("\r\n\0") for v in injected(there).values())
         assert SpanContext.current() == local.context
     assert len(traces.spans) == 3
     traces.clear()
@@ -303,13 +327,15 @@ def test_hostile_headers_never_raise_now_or_later(
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     tid=st.sampled_from(["7", "18446744073709551615", "0007"]),
-    tags=st.one_of(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=80), st.just("_dd.p.tid=1")),
+    tags=st.one_of(
+        st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=80), st.just("_dd.p.tid=1")
+    ),
     state=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=80),
     origin=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20),
     baggage=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60),
 )
 def test_plausible_headers_go_through_whole(
-    tid: str, tags: str, state: str, origin: str, baggage: str, caplog: pytest.LogCaptureFixture
+    *, tid: str, tags: str, state: str, origin: str, baggage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Printable rubbish in tags, tracestate, origin and baggage costs the trace nothing, and is logged by nobody."""
     there = SpanContext.extract(
@@ -317,7 +343,7 @@ def test_plausible_headers_go_through_whole(
          "traceparent": W3C["traceparent"], "tracestate": f"dd={state}", "baggage": baggage}
     )  # fmt: skip
     with span("a", parent=there) as a:
-        assert SpanContext.extract(a.context.inject({})) == a.context
+        assert SpanContext.extract(injected(a.context)) == a.context
     assert not [record.getMessage() for record in caplog.records if record.levelno > 30]
 
 

@@ -16,15 +16,14 @@ import pytest
 from ddtrace.trace import Span as DDSpan, TraceFilter, tracer
 
 from asynctrace import shutdown, span
-from asynctrace._core import delivery
 from asynctrace._core.delivery import tail
-from asynctrace.testing import Recorder
 from tests.core.agents import agent
 from tests.core.process import environment, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from asynctrace.testing import Recorder
     from tests.sink import Sink
 
 
@@ -84,7 +83,8 @@ def test_a_users_filter_comes_before_the_recorder(users: Seen, traces: Recorder,
 
 def test_configure_keeps_our_filter(traces: Recorder) -> None:
     """Whatever the user configures, however often: ours stays, once and last."""
-    for processors in ([], [Seen()], [tail, Seen()], None):
+    choices: list[Any] = [[], [Seen()], [tail, Seen()], None]
+    for processors in choices:
         tracer.configure(trace_processors=processors)
         one_trace()
     tracer.configure(trace_processors=[])
@@ -115,8 +115,7 @@ def test_filters_set_before_are_kept(sink: Sink) -> None:
                 return trace
         tracer.configure(trace_processors=[Mark()])
         from asynctrace import span
-        from asynctrace.testing import Recorder
-        with Recorder() as traces, span("a"):
+                with Recorder() as traces, span("a"):
             pass
         print(traces.one("a").tags["seen"])
     """
@@ -130,7 +129,7 @@ def test_a_filter_that_raises_is_not_the_programs_problem(
     """ddtrace logs it; the block ends as if nothing were."""
 
     class Broken(TraceFilter):
-        def process_trace(self, trace: list[DDSpan]) -> list[DDSpan] | None:
+        def process_trace(self, trace: list[DDSpan]) -> list[DDSpan] | None:  # noqa: ARG002 - the signature
             raise ValueError
 
     tracer.configure(trace_processors=[Broken()])
@@ -141,7 +140,9 @@ def test_a_filter_that_raises_is_not_the_programs_problem(
     assert "Broken" in caplog.text
 
 
-@pytest.mark.xfail(reason="what finish() raises leaves the span active, and replaces the user's exception", strict=True)
+@pytest.mark.xfail(
+    reason="what finish() raises leaves the span active, and replaces the user's exception", strict=True
+)
 def test_a_writer_that_raises_is_not_the_programs_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error while handing over is ours to hide: the block ends, its exception goes on, nothing stays active."""
 
@@ -173,7 +174,7 @@ async def test_shutdown_sends_everything(sink: Sink) -> None:
 
 async def test_shutdown_without_anything_to_send() -> None:
     """Any number of times, at once too, with any timeout."""
-    assert await asyncio.gather(shutdown(5), shutdown(5)) == [True, True]
+    assert list(await asyncio.gather(shutdown(5), shutdown(5))) == [True, True]
     assert await shutdown(0) in {True, False}
     assert await shutdown(-1) in {True, False}
 
@@ -181,7 +182,7 @@ async def test_shutdown_without_anything_to_send() -> None:
 async def test_shutdown_may_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancelled shutdown ends at once, and its thread finds no loop to call: quiet."""
     go = threading.Event()
-    monkeypatch.setattr(delivery.tracer, "flush", go.wait)
+    monkeypatch.setattr(tracer, "flush", go.wait)
     task = asyncio.create_task(shutdown(5))
     await asyncio.sleep(0)
     task.cancel()
@@ -196,7 +197,7 @@ async def test_a_flush_that_fails_is_quiet(monkeypatch: pytest.MonkeyPatch) -> N
     def broken() -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(delivery.tracer, "flush", broken)
+    monkeypatch.setattr(tracer, "flush", broken)
     await shutdown(5)
 
 

@@ -209,7 +209,7 @@ async def test_an_error_of_the_body(traces: Recorder) -> None:
 
 async def test_an_error_of_the_consumer_is_not_the_generators(traces: Recorder) -> None:
     """A loop body that raises leaves the generator early: closed."""
-    with pytest.raises(ValueError), span("consumer"):
+    with pytest.raises(ValueError), span("consumer"):  # noqa: PT012 - what leaves the block is the point
         async with contextlib.aclosing(items()) as generator:
             async for _ in generator:
                 raise ValueError
@@ -409,7 +409,7 @@ async def test_never_started(traces: Recorder) -> None:
 async def test_a_context_manager_made_of_one(traces: Recorder) -> None:
     """`@asynccontextmanager` over `@atraced`: the block is not inside, errors pass through it."""
     manager = contextlib.asynccontextmanager(atraced("manager")(_resource))
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError):  # noqa: PT012 - what leaves the block is the point
         async with manager():
             mark("block's")
             raise KeyError
@@ -427,7 +427,9 @@ class Thing(Exception):
     """Something that can be weakly referenced, and thrown."""
 
 
-@pytest.mark.xfail(reason="the wrapper keeps what was thrown, sent and yielded until the next step", strict=True)
+@pytest.mark.xfail(
+    reason="the wrapper keeps what was thrown, sent and yielded until the next step", strict=True
+)
 @pytest.mark.parametrize("what", ["thrown", "sent", "yielded"])
 async def test_a_suspended_generator_holds_nothing_more(what: str) -> None:
     """What went through a decorated generator is as free as it is without the decorator."""

@@ -8,17 +8,17 @@ import gc
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from ddtrace.trace import Context, Span as DDSpan, tracer
 
 from asynctrace import SpanContext, attached, current_span, detached, span, start_span, trace_id
-from asynctrace._core import provider as provider_module
 from asynctrace._core.provider import LATE_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from asynctrace.testing import Recorder
 
@@ -42,6 +42,11 @@ async def in_callback(step: Callable[[], Any]) -> None:
 def mark(name: str) -> None:
     with span(name):
         pass
+
+
+def mark_and(name: str, then: Callable[[], object]) -> None:
+    mark(name)
+    then()
 
 
 # -- owner and others
@@ -199,12 +204,14 @@ async def test_call_soon_and_call_later(traces: Recorder) -> None:
     with span("a"):
         loop.call_soon(mark, "soon")
         loop.call_later(0.001, mark, "later")
-        loop.call_at(loop.time() + 0.002, lambda: (mark("at"), done.set_result(None)))
+        loop.call_at(loop.time() + 0.002, mark_and, "at", lambda: done.set_result(None))
     await done
     assert traces.tree() == "a\n  soon\n  later\n  at"
 
 
-@pytest.mark.xfail(reason="all callbacks of a thread are one owner: the second pops the first's span", strict=True)
+@pytest.mark.xfail(
+    reason="all callbacks of a thread are one owner: the second pops the first's span", strict=True
+)
 async def test_a_callback_of_a_callback(traces: Recorder) -> None:
     """A callback scheduled under another callback's span belongs to it, also when it ended elsewhere meanwhile."""
     loop = asyncio.get_running_loop()
@@ -212,7 +219,7 @@ async def test_a_callback_of_a_callback(traces: Recorder) -> None:
 
     def first() -> None:
         handle = start_span("a")
-        loop.call_soon(lambda: (mark("late"), done.set_result(None)))
+        loop.call_soon(mark_and, "late", lambda: done.set_result(None))
         contextvars.Context().run(handle.finish)
 
     loop.call_soon(first)
@@ -230,7 +237,7 @@ async def test_done_callbacks(traces: Recorder) -> None:
     with span("a"):
         task = asyncio.create_task(work())
     with span("b"):
-        task.add_done_callback(lambda _: (mark("done"), called.set()))
+        task.add_done_callback(lambda _: mark_and("done", called.set))
     await called.wait()
     assert traces.tree() == "a\n  work\nb\n  done"
 
@@ -321,7 +328,7 @@ def test_two_loops_in_two_threads(traces: Recorder) -> None:
         with span(f"{name}'s"):
             await asyncio.sleep(0)
 
-    threads = [threading.Thread(target=lambda name=name: asyncio.run(main(name))) for name in "ab"]  # type: ignore[misc]
+    threads = [threading.Thread(target=lambda name=name: asyncio.run(main(name))) for name in "ab"]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -484,12 +491,11 @@ def test_activating_many_contexts_keeps_only_the_last() -> None:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Nanoseconds the provider's clock is ahead; set [0] to change them."""
     ahead = [0]
-    real = provider_module.time_ns
-    monkeypatch.setattr(provider_module, "time_ns", lambda: real() + ahead[0])
-    yield ahead
+    monkeypatch.setattr("asynctrace._core.provider.time_ns", lambda: time_ns() + ahead[0])
+    return ahead
 
 
 async def test_after_ten_minutes_a_new_trace(traces: Recorder, clock: list[int]) -> None:

@@ -8,12 +8,12 @@ import gc
 import json
 import threading
 import weakref
+from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from asynctrace import SpanContext, UsageError, current_span, span, start_span
-from asynctrace._core import span as span_module
 from asynctrace._core.outcome import outcome_of
 from tests.core.process import run
 
@@ -58,7 +58,7 @@ class Hostile:
 
 class NotText:
     def __str__(self) -> str:
-        return 7  # type: ignore[return-value]
+        return 7  # type: ignore[return-value]  # noqa: PLE0307 - on purpose
 
 
 VALUES: tuple[Any, ...] = (
@@ -93,7 +93,9 @@ def test_no_name_raises_or_is_logged(value: Any, sink: Sink, caplog: pytest.LogC
     assert not caplog.records
 
 
-@pytest.mark.xfail(reason="type= is handed to ddtrace as it is, which drops what it can't encode", strict=True)
+@pytest.mark.xfail(
+    reason="type= is handed to ddtrace as it is, which drops what it can't encode", strict=True
+)
 def test_a_type_is_made_text(sink: Sink) -> None:
     """`type=` is treated as the other texts are."""
     contextvars.Context().run(span("a", type="half \ud83d pair").__enter__().finish)
@@ -185,7 +187,7 @@ def test_who_catches_inside_is_ok(traces: Recorder) -> None:
     """An exception that does not leave the span says nothing of it."""
     with span("a"):
         try:
-            raise ValueError
+            raise ValueError  # noqa: TRY301 - what is raised here is the point
         except ValueError:
             pass
     assert (traces.one("a").outcome, traces.one("a").error) == ("ok", 0)
@@ -266,7 +268,7 @@ def left_by(kind: type[Odd]) -> tuple[str, Any]:
     def body() -> tuple[str, Any]:
         try:
             with span("a"):
-                raise kind
+                raise kind  # noqa: TRY301 - what is raised here is the point
         except BaseException as exc:
             return type(exc).__name__, current_span()
 
@@ -313,7 +315,7 @@ def test_an_exception_is_not_kept_alive() -> None:
             raise Mine
         try:
             with span("a"):
-                raise Mine
+                raise Mine  # noqa: TRY301 - what is raised here is the point
         except Mine as exc:
             gone = weakref.ref(exc)
         assert gone() is None
@@ -347,7 +349,7 @@ def test_finishing_twice_does_nothing(traces: Recorder) -> None:
     with span("a") as a:
         a.finish()
         end = traces.one("a").end_ns
-    with pytest.raises(ValueError), span("b") as b:
+    with pytest.raises(ValueError), span("b") as b:  # noqa: PT012 - what leaves the block is the point
         b.finish()
         raise ValueError
     a.finish()
@@ -401,7 +403,9 @@ def test_an_unopened_span_says_how(traces: Recorder) -> None:
     assert repr(unopened) == "<Span 'a'>"
 
 
-@pytest.mark.xfail(reason="__enter__ opens an open span again: the first is lost, its chain bites its tail", strict=True)
+@pytest.mark.xfail(
+    reason="__enter__ opens an open span again: the first is lost, its chain bites its tail", strict=True
+)
 def test_with_start_span_is_one_span(sink: Sink) -> None:
     """`with start_span(...)` is a natural slip: one span, ended by its block, and nothing hangs below it."""
     program = """
@@ -428,9 +432,9 @@ def test_a_span_may_be_entered_again_after_its_end(traces: Recorder) -> None:
 # -- the clock
 
 
-def test_no_negative_duration(traces: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_negative_duration(traces: Recorder) -> None:
     """The wall clock stepped back meanwhile: the span is short, not negative."""
-    handle = span("a").open(start_ns=span_module.time_ns() + 3600 * 10**9)
+    handle = span("a").open(start_ns=time_ns() + 3600 * 10**9)
     handle.finish()
     one = traces.one("a")
     assert 0 <= one.duration_ns < 10**6
@@ -438,7 +442,7 @@ def test_no_negative_duration(traces: Recorder, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_child_never_starts_before_its_parent(traces: Recorder) -> None:
     """The wall clock stepped back between the two: the child starts with its parent."""
-    ahead = span_module.time_ns() + 3600 * 10**9
+    ahead = time_ns() + 3600 * 10**9
     parent = span("a").open(start_ns=ahead)
     with span("b"):
         pass
@@ -476,7 +480,9 @@ def test_disabled_costs_nothing_and_sends_nothing(sink: Sink) -> None:
     assert sink.spans() == []
 
 
-@pytest.mark.xfail(reason="the wrapper of a generator makes the silent handle active, which has no span", strict=True)
+@pytest.mark.xfail(
+    reason="the wrapper of a generator makes the silent handle active, which has no span", strict=True
+)
 def test_disabled_generators_work(sink: Sink) -> None:
     """Inside decorated generators, nothing is active while tracing is off."""
     program = """
@@ -492,7 +498,10 @@ def test_disabled_generators_work(sink: Sink) -> None:
             return [item async for item in items()]
         print(list(plain()), asyncio.run(main()))
     """
-    assert run(program, DD_TRACE_AGENT_URL=sink.url, DD_TRACE_ENABLED="false") == "[(None, '')] [(None, '', False)]"
+    assert (
+        run(program, DD_TRACE_AGENT_URL=sink.url, DD_TRACE_ENABLED="false")
+        == "[(None, '')] [(None, '', False)]"
+    )
 
 
 OTHER = """

@@ -1,0 +1,92 @@
+"""Datadog's own test agent as the judge of our payloads.
+
+It lives in an environment of its own, kept beside `.venv`: next to other packages pip picks an old one of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[2]
+HOME = ROOT / ".venv-test-agent"
+CHECKS = "meta_tracer_version_header,trace_content_length,trace_count_header,meta_events_is_valid_json"
+"""Those of its trace checks that are for every tracer; the others are for one naming schema."""
+
+
+def executable() -> Path:
+    """`ddapm-test-agent`, installed when it is not."""
+    program = HOME / "bin" / "ddapm-test-agent"
+    if not program.exists():
+        made = subprocess.run([sys.executable, "-m", "venv", HOME], check=False, capture_output=True)
+        if made.returncode:  # no ensurepip: the pip that runs us installs from outside
+            subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", HOME], check=True)
+        pip = [sys.executable, "-m", "pip", "--python", HOME / "bin" / "python"]
+        subprocess.run([*pip, "install", "--quiet", "ddapm-test-agent>=1.60"], check=True)
+    return program
+
+
+class Judge:
+    """A running test agent. Ports are free ones; `close()` ends it."""
+
+    def __init__(self, ports: list[int]) -> None:
+        agent, otlp_http, otlp_grpc, ui = ports
+        self.url = f"http://127.0.0.1:{agent}"
+        self.process = subprocess.Popen(
+            [
+                executable(),
+                f"--port={agent}",
+                f"--otlp-http-port={otlp_http}",
+                f"--otlp-grpc-port={otlp_grpc}",
+            ],
+            env={**os.environ, "ENABLED_CHECKS": CHECKS, "WEB_UI_PORT": str(ui)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.wait(self.answers, "did not start")
+
+    def answers(self) -> bool:
+        try:
+            return self.get("/info")[0] == HTTPStatus.OK
+        except OSError:
+            return False
+
+    def wait(self, done: Callable[[], bool], complaint: str) -> None:
+        """Ask until it is done; 20 s at most."""
+        deadline = time.monotonic() + 20
+        while not done():
+            assert self.process.poll() is None, "the test agent has ended"
+            assert time.monotonic() < deadline, f"the test agent {complaint}"
+            time.sleep(0.02)
+
+    def get(self, path: str) -> tuple[int, str]:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(self.url + path, timeout=10) as reply:
+                return reply.status, reply.read().decode()
+        except urllib.error.HTTPError as failed:
+            with failed:
+                return failed.code, failed.read().decode()
+
+    def spans(self, count: int) -> list[dict[str, Any]]:
+        """What arrived, once it is `count` spans."""
+        self.wait(lambda: len(self._spans()) >= count, f"was not sent {count} spans")
+        return self._spans()
+
+    def _spans(self) -> list[dict[str, Any]]:
+        return [span for trace in json.loads(self.get("/test/traces")[1]) for span in trace]
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait()
