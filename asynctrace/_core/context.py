@@ -149,7 +149,25 @@ def _is_sound(context: Context) -> bool:
     return 0 <= ids[0] < 2**128 and 0 <= ids[1] < 2**64 and context.sampling_priority in {None, *PRIORITIES}
 
 
-def attached(context: SpanContext) -> Foreign:
+class Attached:
+    """The `with` block of `attached()` and `detached()`; may be entered again, also within itself."""
+
+    __slots__ = ("_entries", "_target")
+
+    def __init__(self, target: Context | None) -> None:
+        self._target = target
+        self._entries: list[Foreign] = []
+
+    def __enter__(self) -> None:
+        entry = Foreign(self._target)
+        self._entries.append(entry)
+        entry.push()
+
+    def __exit__(self, *exc: object) -> None:
+        self._entries.pop().close()
+
+
+def attached(context: SpanContext) -> Attached:
     """A `with` block in which `context` is the active parent, as often as it is asked for.
 
     Tasks started in the block keep it. Raises `UsageError` when `context` is not a `SpanContext`.
@@ -167,10 +185,10 @@ def attached(context: SpanContext) -> Foreign:
             f"attached() needs a SpanContext, got {type(context).__name__}",
             hint="SpanContext.current() or SpanContext.extract(headers)",
         )
-    return Foreign(context._context)
+    return Attached(context._context)
 
 
-def detached() -> Foreign:
+def detached() -> Attached:
     """A `with` block in which nothing is active: what is started in it begins a trace of its own.
 
     Example:
@@ -179,4 +197,4 @@ def detached() -> Foreign:
         ...     print(current_span())
         None
     """
-    return Foreign(None)
+    return Attached(None)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import asyncio
     from typing import Any
 
-    from typing_extensions import Self
-
 LATE_NS = 600 * 10**9
 """How long (ns) after its end a span is still the parent of the work it left behind."""
 
@@ -100,11 +98,8 @@ class Foreign(Entry):
     def as_parent(self) -> DDSpan | Context | None:
         return self.target
 
-    def __enter__(self) -> Self:
-        self.push()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
+    def close(self) -> None:
+        """It is active no more, where it was made so."""
         self.closed_ns = time_ns()
         self.pop()
 

@@ -100,7 +100,7 @@ class Span(Entry):
 
     def link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None:
         """Link to a span of another trace (or of this one) that caused this work, too. An empty context is ignored."""
-        if context and context._context is not None:
+        if context.span_id and context._context is not None:
             self._open_span().link_span(context._context, attributes)
 
     def set_error(self, exc: BaseException) -> None:

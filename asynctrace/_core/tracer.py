@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 from ddtrace.trace import Span as DDSpan, tracer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ddtrace.trace import TraceFilter
 
 __all__ = ["sample", "set_up", "tracer", "weak_root"]
@@ -37,13 +36,15 @@ def set_up() -> None:
     from asynctrace._core.provider import provider
 
     configure = tracer.configure
+    signature = inspect.signature(configure)
 
     @functools.wraps(configure)
-    def keeping_ours(*args: Any, trace_processors: Sequence[Any] | None = None, **kwargs: Any) -> None:
+    def keeping_ours(*args: Any, **kwargs: Any) -> None:
         # ddtrace replaces the whole list of filters at every call: ours goes with each
-        if trace_processors is not None:
-            trace_processors = [*(one for one in trace_processors if one is not tail), tail]
-        configure(*args, **kwargs, trace_processors=trace_processors)  # type: ignore[misc]
+        given = signature.bind_partial(*args, **kwargs)
+        if (filters := given.arguments.get("trace_processors")) is not None:
+            given.arguments["trace_processors"] = [*(one for one in filters if one is not tail), tail]
+        configure(*given.args, **given.kwargs)
 
     tracer.configure = keeping_ours  # type: ignore[method-assign]
     tracer.context_provider = provider

@@ -87,7 +87,7 @@ def test_b3_headers_are_understood() -> None:
         single = SpanContext.extract({"b3": "640cfd8d00000000000000000000abcd-00000000000000ef-1"})
         multi = {"X-B3-TraceId": "00000000000000cd", "X-B3-SpanId": "00000000000000ef", "X-B3-Sampled": "1"}
         print(single, SpanContext.extract(multi), SpanContext.extract({"b3": "zz-1"}))
-        print(sorted(injected(single)))
+        print(sorted(single.inject({})))
     """
     read, written = run(program, DD_TRACE_PROPAGATION_STYLE="b3,b3multi").splitlines()
     assert read == (
