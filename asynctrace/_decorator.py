@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from asynctrace._core.api import span
 from asynctrace._core.errors import UsageError
 from asynctrace._core.naming import function_name
 from asynctrace._core.provider import top_entry
+from asynctrace._core.span import OFF
 from asynctrace._core.tracer import tracer
 from asynctrace._core.values import text
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from asynctrace._core.provider import Entry
     from asynctrace._core.span import Span
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -160,10 +163,12 @@ def _function(function: Callable[..., Any], new_span: Callable[..., Span]) -> Ca
 class _Steps:
     """A generator's span, active only during its steps; with it what the generator's own code left active."""
 
+    __slots__ = ("inside", "outside", "span")
+
     def __init__(self, new_span: Span) -> None:
         self.span = new_span
-        self.inside: Any = None
-        self.outside: Any = None
+        self.inside: Entry | None = None
+        self.outside: Entry | None = None
 
     def __enter__(self) -> Self:
         self.span.open(activate=False)
@@ -174,40 +179,65 @@ class _Steps:
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.span.__exit__(kind, exc, tb)
+        self.inside = None
 
     def begin(self) -> None:
+        """What the generator left active is active again, and owned by whoever advances it now."""
+        if self.span is OFF:
+            return
         self.outside = top_entry.get()
-        top_entry.set(self.inside)
+        chain = []
+        entry = self.inside
+        while entry is not None:
+            chain.append(entry)
+            entry = entry.previous
+        for entry in reversed(chain):
+            entry.owner = top_entry.set(entry)
 
     def end(self) -> None:
+        if self.span is OFF:
+            return
         self.inside = top_entry.get()
         top_entry.set(self.outside)
         self.outside = None
+
+
+def _unhooked(items: AsyncGenerator[Any, Any]) -> Any:
+    """The first step of an async generator of which the loop is not told.
+
+    A loop that shuts down closes all generators it knows side by side; ours closes this one, which must not be closing.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return items.asend(None)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
 
 
 def _async_generator(function: Callable[..., Any], new_span: Callable[..., Span]) -> Callable[..., Any]:
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         with _Steps(new_span(args, kwargs)) as steps:
             items = function(*args, **kwargs)
-            sent: Any = None
-            thrown: BaseException | None = None
+            step = _unhooked(items)
+            passed: list[Any] = []  # an item is taken out as it is yielded: nothing is held while suspended
             try:
                 while True:
                     steps.begin()
                     try:
-                        item = await (items.asend(sent) if thrown is None else items.athrow(thrown))
+                        passed.append(await step)
                     except StopAsyncIteration:
                         return
                     finally:
+                        step = None
                         steps.end()
                     try:
-                        sent, thrown = (yield item), None
+                        step = items.asend((yield passed.pop()))
                     except GeneratorExit:
                         raise
                     except BaseException as exc:
-                        thrown = exc
+                        step = items.athrow(exc)
             finally:
-                thrown = None
                 steps.begin()
                 try:
                     await items.aclose()
@@ -221,25 +251,25 @@ def _generator(function: Callable[..., Any], new_span: Callable[..., Span]) -> C
     def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         with _Steps(new_span(args, kwargs)) as steps:
             items = function(*args, **kwargs)
-            sent: Any = None
-            thrown: BaseException | None = None
+            step: Callable[[], Any] = functools.partial(items.send, None)
+            passed: list[Any] = []
             try:
                 while True:
                     steps.begin()
                     try:
-                        item = items.send(sent) if thrown is None else items.throw(thrown)
+                        passed.append(step())
                     except StopIteration as stop:
                         return stop.value
                     finally:
+                        del step
                         steps.end()
                     try:
-                        sent, thrown = (yield item), None
+                        step = functools.partial(items.send, (yield passed.pop()))
                     except GeneratorExit:
                         raise
                     except BaseException as exc:
-                        thrown = exc
+                        step = functools.partial(items.throw, exc)
             finally:
-                thrown = None
                 steps.begin()
                 try:
                     items.close()

@@ -119,7 +119,7 @@ def _imported(module: ModuleType) -> None:
 def _activate_or_warn(name: str) -> None:
     try:
         _activate(name)
-    except IntegrationError as exc:
+    except Exception as exc:
         _wanted.discard(name)
         if name not in _warned:
             _warned.add(name)
@@ -155,7 +155,9 @@ def _check_version(name: str, supported: tuple[str, str]) -> None:
     lowest, below = supported
     try:
         version = importlib.metadata.version(name.replace("_", "-"))
-    except importlib.metadata.PackageNotFoundError:  # vendored, or a zip: give it the benefit of the doubt
+    except importlib.metadata.PackageNotFoundError:
+        return
+    if not isinstance(version, str):  # vendored, a zip, broken metadata: it gets the benefit of the doubt
         return
     if not _numbers(lowest) <= _numbers(version) < _numbers(below):
         raise UnsupportedVersionError(

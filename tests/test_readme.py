@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.demos.rows import drawings
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 BASH = re.findall(r"^```bash\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+PICTURES = re.findall(r"^```text\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 COMMANDS = [line for block in BASH for line in block.replace("\\\n", " ").splitlines()]
 
 
@@ -29,21 +32,23 @@ def test_every_program_runs(program: str) -> None:
 def test_the_first_program_is_drawn_as_shown(tmp_path: Path) -> None:
     """`asynctrace run` draws the first program with the names, services and order that the README shows."""
     (tmp_path / "shop.py").write_text(PYTHON[0], encoding="utf-8")
-    command = [sys.executable, "-m", "asynctrace", "run", "--", sys.executable, "shop.py"]
+    command = [sys.executable, "-m", "asynctrace", "run", "--width", "100", "--", sys.executable, "shop.py"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert ran.stderr == ""
-    drawn = [line for line in ran.stdout.splitlines() if line.startswith("shop ")]
-    spans = [" ".join(re.findall(r"[\w./]+", line.replace("│", ""))[1:3]) for line in drawn]
-    assert [text.split()[0] for text in spans] == ["POST", "__main__.price", "__main__.price", "audit"]
+    assert drawings(ran.stdout) == drawings(PICTURES[0])
+    assert len(drawings(ran.stdout)[0]) == 4
     assert ran.stdout.splitlines()[-1].endswith(": 4 spans, 1 service (shop)")
 
 
 def test_every_command_it_names_is_there() -> None:
-    """Modules, subcommands and extras in the README's commands exist."""
+    """Modules, their arguments, subcommands and extras in the README's commands exist."""
+    shown = [sys.executable, "-m", "demos", "--help"]
+    known = subprocess.run(shown, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for line in COMMANDS:
         words = shlex.split(line, comments=True)
         if words[:2] == ["python3", "-m"]:
             assert (ROOT / words[2] / "__main__.py").exists(), line
+            assert all(word in known for word in words[3:]), line
         if "install" in words:
             extras = re.findall(r"\[(.*?)\]", line)[0].split(",")
             assert all(f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text() for extra in extras), line
@@ -57,5 +62,5 @@ def test_every_name_it_uses_is_public() -> None:
     import asynctrace
     import asynctrace.aiohttp
 
-    for name in re.findall(r"`(traced_\w+|install|atraced|span|SpanContext)", TEXT):
+    for name in re.findall(r"`(?:asynctrace\.aiohttp\.)?(traced_\w+|install|atraced|span|SpanContext)", TEXT):
         assert hasattr(asynctrace, name) or hasattr(asynctrace.aiohttp, name), name

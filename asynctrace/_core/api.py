@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ddtrace.trace import Span as DDSpan, tracer
@@ -14,7 +15,7 @@ from asynctrace._core.span import OFF, Span, handle_of
 from asynctrace._core.values import text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 log = logging.getLogger("asynctrace")
 
@@ -58,6 +59,8 @@ def span(
             f"parent= must be a SpanContext, got {parent.__class__.__name__}",
             hint="span.context, SpanContext.current(), SpanContext.extract(headers) or ROOT",
         )
+    if tags is not None and not isinstance(tags, Mapping):
+        raise UsageError(f"tags= must be a mapping, got {tags.__class__.__name__}", hint='tags={"items": 3}')
     if kind is not None:
         tags = {"span.kind": kind, **(tags or {})}
     return Span(
@@ -65,7 +68,7 @@ def span(
         parent=parent,
         resource=None if resource is None else text(resource),
         service=None if service is None else text(service),
-        type=type,
+        type=None if type is None else text(type),
         tags=tags,
     )
 

@@ -6,12 +6,12 @@ import logging
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ddtrace.propagation.http import HTTPPropagator
-from ddtrace.trace import Context, Span as DDSpan
+from ddtrace.trace import Context, Span as DDSpan, tracer as dd_tracer
 
 from asynctrace._core import tracer
 from asynctrace._core.carrier import PRIORITIES, is_trace_header, normalised
 from asynctrace._core.errors import UsageError
-from asynctrace._core.provider import Foreign, active_entry
+from asynctrace._core.provider import Foreign, provider, top_entry
 
 if TYPE_CHECKING:
     import weakref
@@ -49,8 +49,7 @@ class SpanContext:
     @classmethod
     def current(cls) -> SpanContext:
         """The context of what is active here; false when nothing is."""
-        entry = active_entry()
-        return ROOT if entry is None else cls.of(entry.as_parent())
+        return cls.of(dd_tracer.context_provider.active())
 
     @classmethod
     def of(cls, active: DDSpan | Context | None) -> SpanContext:
@@ -160,11 +159,30 @@ class Attached:
 
     def __enter__(self) -> None:
         entry = Foreign(self._target)
+        theirs = dd_tracer.context_provider
+        if theirs is provider:
+            entry.push()
+        else:  # somebody else's rules: the entry only remembers what to restore
+            entry.target = theirs.active()
+            theirs.activate(self._target)
         self._entries.append(entry)
-        entry.push()
 
     def __exit__(self, *exc: object) -> None:
-        self._entries.pop().close()
+        theirs = dd_tracer.context_provider
+        if theirs is provider:
+            self._innermost().close()
+        else:
+            theirs.activate(self._entries.pop().target)
+
+    def _innermost(self) -> Foreign:
+        """The last one entered here: tasks that share a block are in it side by side."""
+        entry = top_entry.get()
+        while entry is not None and entry not in self._entries:
+            entry = entry.previous
+        if not isinstance(entry, Foreign):
+            return self._entries.pop()
+        self._entries.remove(entry)
+        return entry
 
 
 def attached(context: SpanContext) -> Attached:

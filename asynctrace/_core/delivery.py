@@ -48,8 +48,8 @@ tail = Tail()
 async def shutdown(timeout: float = 5.0) -> bool:
     """Send what has finished; come back within `timeout` seconds (+ 0.1), sent or not.
 
-    Never blocks the loop, never raises, may be called again: the tracer goes on. True when everything was handed to
-    the agent in time. Programs under `traced_app` need not call it.
+    Never blocks the loop, never raises, may be called again: the tracer goes on. True when the flush ended in time:
+    ddtrace does not tell whether the agent took it. Programs under `traced_app` need not call it.
 
     Example:
         >>> async def main():

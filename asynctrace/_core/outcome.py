@@ -36,12 +36,15 @@ def outcome_of(exc: BaseException) -> str:
         >>> outcome_of(asyncio.CancelledError()), outcome_of(TimeoutError()), outcome_of(SystemExit(0))
         ('cancelled', 'timeout', 'ok')
     """
-    if isinstance(exc, asyncio.CancelledError):
+    kind = type(exc)  # an exception may lie about its class
+    if issubclass(kind, asyncio.CancelledError):
         return CANCELLED
-    if isinstance(exc, GeneratorExit):
+    if issubclass(kind, GeneratorExit):
         return CLOSED
-    if isinstance(exc, _TIMEOUTS):
+    if issubclass(kind, _TIMEOUTS):
         return TIMEOUT
-    if isinstance(exc, SystemExit) and not exc.code:  # as ddtrace has it: leaving with 0 or None is no error
+    if issubclass(kind, SystemExit) and not getattr(
+        exc, "code", 1
+    ):  # as ddtrace has it: leaving with 0 or None is no error
         return OK
     return ERROR

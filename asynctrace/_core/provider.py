@@ -3,38 +3,29 @@
 One ContextVar holds a chain of entries; the top one is active. Contextvars are copied into tasks, callbacks and
 threads, so others see our entries, too. One rule places every span:
 
-- an entry that has ended, asked for by its owner: popped, the entry before it is active again;
-- an entry that has ended, asked for by anyone else: inherited, it stays the parent of their work.
+- an entry that has ended, asked for in the context it was made active in: popped, the one before it is active again;
+- an entry that has ended, asked for in a copy of that context: inherited, it stays the parent of the work there.
 
 So work that outlives the span it was started under stays in its trace. After `LATE_NS` it starts a new one.
 """
 
 from __future__ import annotations
 
-from asyncio import current_task
-from asyncio.events import _get_running_loop as running_loop  # documented: None instead of an exception
 from contextvars import ContextVar
-from threading import get_ident
 from time import time_ns
 from typing import TYPE_CHECKING
 
 from ddtrace.trace import BaseContextProvider, Context, Span as DDSpan
 
+from asynctrace._core.delivery import listeners
+
 if TYPE_CHECKING:
-    import asyncio
-    from typing import Any
+    from contextvars import Token
 
 LATE_NS = 600 * 10**9
 """How long (ns) after its end a span is still the parent of the work it left behind."""
 
 top_entry: ContextVar[Entry | None] = ContextVar("asynctrace", default=None)
-
-
-def current_owner() -> asyncio.Task[Any] | int:
-    """Who is running: the task, or the thread where there is none."""
-    if (loop := running_loop()) is not None and (task := current_task(loop)) is not None:
-        return task
-    return get_ident()
 
 
 class Entry:
@@ -45,8 +36,11 @@ class Entry:
     previous: Entry | None
     """What was active before."""
 
-    owner: object | None
-    """Who made it active; None once its owner has left it behind: whoever still sees it, inherited it."""
+    owner: Token[Entry | None] | None
+    """The context it was made active in; None once it was left behind there: who still sees it, inherited it.
+
+    A Token can be reset in its own context only, and that is how a context is told from a copy of it.
+    """
 
     @property
     def ended_ns(self) -> int:
@@ -58,18 +52,28 @@ class Entry:
         raise NotImplementedError
 
     def push(self) -> None:
-        self.previous, self.owner = top_entry.get(), current_owner()
-        top_entry.set(self)
+        self.previous = top_entry.get()
+        self.owner = top_entry.set(self)
 
     def pop(self) -> None:
         """Called when it has ended. Ended out of order, or elsewhere: `active_entry` pops it when its owner asks."""
         if top_entry.get() is self:
-            top_entry.set(self.below(left=self.owner == current_owner()))
+            top_entry.set(self.below(left=self.is_mine()))
+
+    def is_mine(self) -> bool:
+        """Whether the context that asks is the owner. If so, what is active must be set anew."""
+        if self.owner is None:
+            return False
+        try:
+            top_entry.reset(self.owner)
+        except (ValueError, RuntimeError):  # made in another context; or used up
+            return False
+        return True
 
     def below(self, *, left: bool) -> Entry | None:
         """What is active again after this one.
 
-        `left`: its owner goes on without it, for good; then it lets go of task and chain, so that a request and its
+        `left`: its owner goes on without it, for good; then it lets go of context and chain, so that a request and its
         task are freed without the garbage collector. Only a copy of the context still holds it: it is inherited there.
         """
         previous = self.previous
@@ -116,7 +120,7 @@ def active_entry() -> Entry | None:
         ended = entry.ended_ns
         if not ended:
             return entry
-        if entry.owner is None or entry.owner != current_owner():
+        if not entry.is_mine():
             return entry if time_ns() - ended < LATE_NS else None
         entry = entry.below(left=True)
         top_entry.set(entry)
@@ -144,10 +148,12 @@ class Provider(BaseContextProvider):
             # span, or the next request on that connection would join the trace. `_reactivate` is ddtrace's own word
             # for "more than one" (its executor integration); without it we'd lose only that.
             once = isinstance(ctx, Context) and not getattr(ctx, "_reactivate", False)
-            entry = Foreign(ctx, one_shot=once)
-            entry.push()
             if isinstance(ctx, Context):
-                entry.previous = None  # nobody deactivates it: chains would grow without bound
+                top_entry.set(None)  # nobody deactivates it: chains would grow without bound
+            Foreign(ctx, one_shot=once).push()
+            if listeners and isinstance(ctx, DDSpan):
+                for listener in tuple(listeners):
+                    listener.opened(ctx)
         self.announce(ctx)
 
     def announce(self, ctx: DDSpan | Context | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +23,13 @@ if TYPE_CHECKING:
     from ddtrace.trace import Context
     from typing_extensions import Self
 
+log = logging.getLogger("asynctrace")
+
 MEASURED = "_dd.measured"
 """Metric that makes Datadog compute hits, errors and latency for a span that is not a service's entry."""
+
+STACK_FRAMES = 30
+"""A stack is cut to this many frames, the innermost; ddtrace's own default."""
 
 
 class Span(Entry):
@@ -33,7 +40,7 @@ class Span(Entry):
 
     __slots__ = ("__weakref__", "_dd", "_name", "_parent", "_resource", "_service", "_tags", "_type")
 
-    _dd: DDSpan
+    _dd: DDSpan | None
 
     def __init__(
         self,
@@ -47,7 +54,7 @@ class Span(Entry):
     ) -> None:
         self._name, self._parent, self._resource, self._service = name, parent, resource, service
         self._type, self._tags = type, tags
-        self.previous = self.owner = None
+        self.previous = self.owner = self._dd = None
 
     # -- begin
 
@@ -100,22 +107,21 @@ class Span(Entry):
 
     def link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None:
         """Link to a span of another trace (or of this one) that caused this work, too. An empty context is ignored."""
-        if context.span_id and context._context is not None:
-            self._open_span().link_span(context._context, attributes)
+        dd = self._open_span()
+        try:
+            if context.span_id and context._context is not None:
+                said = {text(key): presentable(value) for key, value in dict(attributes or {}).items()}
+                dd.link_span(context._context, said)
+        except Exception:
+            log.debug("no link set", exc_info=True)
 
     def set_error(self, exc: BaseException) -> None:
         """Mark the span with what `exc` means: an error with type, message and stack; a cancellation is none."""
         dd = self._open_span()
         outcome = outcome_of(exc)
         self.set_outcome(outcome)
-        if outcome not in FAILED:
-            return
-        dd.error = 1
-        if exc.__traceback__ is not None:
-            dd.set_exc_info(type(exc), exc, exc.__traceback__)
-        else:  # never raised: ddtrace records nothing without a traceback
-            dd.set_tag("error.type", f"{type(exc).__module__}.{type(exc).__qualname__}")
-            dd.set_tag("error.message", text(exc))
+        if outcome in FAILED:
+            record_error(dd, exc)
 
     def set_outcome(self, outcome: str) -> None:
         """Say how it ended, where no exception tells: one of the names in `_core/outcome.py`."""
@@ -161,23 +167,26 @@ class Span(Entry):
         if dd.duration_ns is not None:
             return
         was_active = top_entry.get() is self
-        if dd.start_ns > time_ns():  # the wall clock was stepped back: no negative durations
-            dd.finish(finish_time=(dd.start_ns + 500) / 1e9)  # floats of this size are 240 ns apart
-        else:
-            dd.finish()
+        try:
+            if dd.start_ns > time_ns():  # the wall clock was stepped back: no negative durations
+                dd.finish(finish_time=(dd.start_ns + 500) / 1e9)  # floats of this size are 240 ns apart
+            else:
+                dd.finish()
+        except Exception:
+            log.debug("span %r could not be handed over", self._name, exc_info=True)
         self.pop()
         if was_active:
             provider.announce(provider.active())
 
     def __enter__(self) -> Self:
+        if self._dd is not None and self._dd.duration_ns is None:  # with start_span(...): it is open already
+            return self
         return self.open()
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if (
-            exc is not None and self._dd.duration_ns is None
-        ):  # ended before: what comes later is not its outcome
+        if exc is not None and not self.ended_ns:  # ended before: what comes later is not its outcome
             self.set_error(exc)
         self.finish()
 
@@ -185,19 +194,18 @@ class Span(Entry):
 
     @property
     def ended_ns(self) -> int:
-        return span_end_ns(self._dd)
+        return span_end_ns(self._open_span())
 
     def as_parent(self) -> DDSpan:
-        return self._dd
+        return self._open_span()
 
     def _open_span(self) -> DDSpan:
-        try:
-            return self._dd
-        except AttributeError:
+        if self._dd is None:
             raise UsageError(
                 f"the span {self._name!r} has not been started",
                 hint="`with span(...) as s:`, or start_span(...)",
-            ) from None
+            )
+        return self._dd
 
     def __repr__(self) -> str:
         return f"<Span {self._name!r}>"
@@ -253,3 +261,21 @@ def handle_of(dd: DDSpan) -> Span:
     handle = Span(dd.name)
     handle._dd = dd
     return handle
+
+
+def record_error(dd: DDSpan, exc: BaseException) -> None:
+    """Type, message and stack, whatever kind of exception it is. Never raises, keeps nothing of it."""
+    try:
+        dd.set_exc_info(type(exc), exc, exc.__traceback__)  # ddtrace's products listen to this
+    except Exception:
+        log.debug("ddtrace could not record %s", type(exc), exc_info=True)
+    dd.error = 1
+    try:
+        # what ddtrace leaves out: exceptions that were never raised, are false, or have text that is not UTF-8
+        dd.set_tag("error.message", text(exc))
+        if dd.get_tag("error.type") is None:
+            dd.set_tag("error.type", f"{text(type(exc).__module__)}.{type(exc).__name__}")
+        if dd.get_tag("error.stack") is None and getattr(exc, "__traceback__", None) is not None:
+            dd.set_tag("error.stack", text("".join(traceback.format_tb(exc.__traceback__, -STACK_FRAMES))))
+    except Exception:
+        log.debug("%s could not be recorded", type(exc), exc_info=True)

@@ -47,7 +47,12 @@ def set_up() -> None:
         configure(*given.args, **given.kwargs)
 
     tracer.configure = keeping_ours  # type: ignore[method-assign]
-    tracer.context_provider = provider
+    theirs = tracer.context_provider
+    if type(theirs).__module__.startswith("ddtrace.") and type(theirs).__name__ == "DefaultContextProvider":
+        active = theirs.active()
+        tracer.context_provider = provider
+        if active is not None:  # first used inside a span of ddtrace's
+            provider.activate(active)
     register(tail)
 
 

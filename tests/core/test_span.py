@@ -532,7 +532,6 @@ def test_with_another_provider_spans_are_ddtraces(sink: Sink) -> None:
     assert spans["b"]["parent_id"] == spans["a"]["span_id"]
 
 
-@pytest.mark.xfail(reason="SpanContext.current, attached and detached ask our own variable only", strict=True)
 def test_with_another_provider_contexts_still_cross(sink: Sink) -> None:
     """`SpanContext.current()` is what is active there, and `attached` and `detached` work."""
     program = """
@@ -548,7 +547,6 @@ def test_with_another_provider_contexts_still_cross(sink: Sink) -> None:
     assert json.loads(run(OTHER + program, DD_TRACE_AGENT_URL=sink.url)) == [True, True, True]
 
 
-@pytest.mark.xfail(reason="set_up puts ours in place of whatever is there", strict=True)
 def test_another_provider_that_was_there_first_stays(sink: Sink) -> None:
     """One that somebody installed before asynctrace is used is not replaced."""
     program = """
@@ -559,7 +557,6 @@ def test_another_provider_that_was_there_first_stays(sink: Sink) -> None:
     assert run(OTHER + program, DD_TRACE_AGENT_URL=sink.url) == "True"
 
 
-@pytest.mark.xfail(reason="set_up forgets what ddtrace's own provider had active", strict=True)
 def test_first_used_inside_a_span_of_ddtrace(sink: Sink) -> None:
     """The first use of asynctrace may come inside `tracer.trace()`: its spans are below that one."""
     program = """

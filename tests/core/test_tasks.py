@@ -144,7 +144,7 @@ async def test_task_group(traces: Recorder) -> None:
                 group.create_task(work())
                 with span("b"):
                     group.create_task(work())
-        with pytest.raises(ExceptionGroup), span("c"):  # noqa: F821 - the guard above  # noqa: PT012 - what leaves the block is the point
+        with pytest.raises(ExceptionGroup), span("c"):  # noqa: F821, PT012 - the guard above; the group
             async with asyncio.TaskGroup() as group:
                 group.create_task(wait())
                 group.create_task(fail())

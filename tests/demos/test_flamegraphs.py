@@ -49,12 +49,7 @@ async def test_the_trace_goes_from_service_a_to_service_b(traces: Recorder) -> N
     """Request, call, request of the other service, function: one below the other, in two services."""
     await flamegraphs.service_a_calls_service_b()
     ask, call, answer, slow = await ended(traces, 4)
-    assert [span.service for span in (ask, call, answer, slow)] == [
-        "service-a",
-        "service-a",
-        "service-b",
-        "service-b",
-    ]
+    assert [span.service for span in (ask, call, answer, slow)] == ["a", "a", "b", "b"]
     assert (ask.resource, answer.resource) == ("GET /ask", "GET /answer")
     assert call.parent_id == ask.span_id
     assert answer.parent_id == call.span_id
@@ -72,6 +67,6 @@ def test_they_are_drawn() -> None:
     assert last_lines == [
         "2 spans, 1 service (tutorial)",
         "4 spans, 1 service (tutorial)",
-        "4 spans, 2 services (service-a, service-b)",
+        "4 spans, 2 services (a, b)",
     ]
     assert ran.stderr == ""
