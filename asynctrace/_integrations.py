@@ -154,7 +154,7 @@ def _module(name: str) -> Integration:
 def _check_version(name: str, supported: tuple[str, str]) -> None:
     lowest, below = supported
     try:
-        version = importlib.metadata.version(name.replace("_", "-"))
+        version: object = importlib.metadata.version(name.replace("_", "-"))
     except importlib.metadata.PackageNotFoundError:
         return
     if not isinstance(version, str):  # vendored, a zip, broken metadata: it gets the benefit of the doubt

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 import urllib.request
@@ -17,6 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestServer
 
 from asynctrace import atraced, span, traced_app
+from demos.processes import plain_environment
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -71,7 +71,7 @@ async def a_then_b_that_calls_c() -> None:
 
 
 async def service_a_calls_service_b() -> None:
-    """The trace goes on in the other service; the network's share is the gap between the two bars."""
+    """The trace goes on in the other service."""
     inner = web.Application()
     outer = web.Application()
 
@@ -84,8 +84,8 @@ async def service_a_calls_service_b() -> None:
         async with aiohttp.ClientSession() as session, session.get(url) as reply:
             return web.Response(text=await reply.text())
 
-    traced_app(inner, service="service-b").router.add_get("/answer", answer)
-    traced_app(outer, service="service-a").router.add_get("/ask", ask)
+    traced_app(inner, service="b").router.add_get("/answer", answer)
+    traced_app(outer, service="a").router.add_get("/ask", ask)
     async with TestServer(inner) as b_server, TestServer(outer) as a_server:
         await visit(a_server, f"/ask?port={b_server.port}")
 
@@ -103,7 +103,9 @@ def main() -> int:
         print(f"{program.__name__.replace('_', ' ')}: {program.__doc__}", flush=True)
         source = f"import asyncio, demos.flamegraphs as f; asyncio.run(f.traced_app(f.PROGRAMS[{name!r}])())"
         command = [sys.executable, "-m", "asynctrace", "run", "--", sys.executable, "-c", source]
-        code = subprocess.run(command, env={**os.environ, "DD_SERVICE": "tutorial"}, check=False).returncode
+        code = subprocess.run(
+            command, env={**plain_environment(), "DD_SERVICE": "tutorial"}, check=False
+        ).returncode
         if code:
             return code
         print(flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,12 @@ STOP_SECONDS = 10.0
 
 class DemoError(Exception):
     """Something the demo can't go on after; the message is for its user."""
+
+
+def plain_environment() -> dict[str, str]:
+    """Ours without tracing settings: a sampling rule or a switch in it is for your programs, not for the demo."""
+    settings = ("DD_", "_DD_", "OTEL_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(settings)}
 
 
 class ServiceProcess:
@@ -53,6 +60,11 @@ class ServiceProcess:
             raise DemoError(f"{self.name} did not start:\n{self.complaints()}")
         self.address = line.removeprefix("ready").strip()
         return self
+
+    def check(self) -> None:
+        """Raises `DemoError`, with what it said, when it has ended."""
+        if self._process.poll() is not None:
+            raise DemoError(f"{self.name} has ended:\n{self.complaints()}")
 
     def complaints(self) -> str:
         """The end of its standard error."""

@@ -157,9 +157,6 @@ def test_without_a_known_version(modules: Modules, monkeypatch: pytest.MonkeyPat
     assert is_installed("asyncpg")
 
 
-@pytest.mark.xfail(
-    reason="version() is None for a distribution with broken metadata: AttributeError", strict=True
-)
 def test_with_broken_metadata(modules: Modules, monkeypatch: pytest.MonkeyPatch) -> None:
     """So is one whose metadata names no version."""
     monkeypatch.setattr(importlib.metadata, "version", lambda _: None)
@@ -216,9 +213,6 @@ def test_a_library_that_cannot_be_patched(
     assert not is_installed("asyncpg")
 
 
-@pytest.mark.xfail(
-    reason="only IntegrationError is caught: a library's own error while loading gets through", strict=True
-)
 def test_a_library_that_fails_to_load(modules: Modules, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without names, one broken library keeps neither the program nor the others from starting."""
     real = _integrations._module

@@ -47,7 +47,6 @@ def test_only_what_was_handed_over(traces: Recorder) -> None:
     assert (traces.open, [one.name for one in traces.spans]) == ([], ["outer", "inner"])
 
 
-@pytest.mark.xfail(reason="only our own handles tell the recorder that they opened", strict=True)
 def test_open_spans_of_ddtrace(traces: Recorder) -> None:
     """`open` knows those that ddtrace's integrations, or `tracer.trace()`, have opened."""
     theirs = tracer.trace("theirs")

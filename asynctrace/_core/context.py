@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ddtrace.propagation.http import HTTPPropagator
 from ddtrace.trace import Context, Span as DDSpan, tracer as dd_tracer
@@ -83,7 +83,11 @@ class SpanContext:
             return ROOT
         return cls(context)
 
-    def inject(self, headers: Headers) -> Headers:
+    @overload
+    def inject(self, headers: dict[str, str]) -> dict[str, str]: ...
+    @overload
+    def inject(self, headers: Headers) -> Headers: ...
+    def inject(self, headers: Any) -> Any:
         """Write this context into `headers` and return them. Trace headers that were there are replaced.
 
         An empty context writes nothing, and leaves `headers` as they are. Raises `UsageError` when `headers` is not a
@@ -106,7 +110,7 @@ class SpanContext:
         for key in {key for key in headers if is_trace_header(key)}:
             if key in headers:  # a multidict lets go of "Traceparent" and "traceparent" at once
                 del headers[key]
-        HTTPPropagator.inject(context, cast("dict[str, str]", headers))
+        HTTPPropagator.inject(context, headers)
         return headers
 
     @property

@@ -275,7 +275,10 @@ def record_error(dd: DDSpan, exc: BaseException) -> None:
         dd.set_tag("error.message", text(exc))
         if dd.get_tag("error.type") is None:
             dd.set_tag("error.type", f"{text(type(exc).__module__)}.{type(exc).__name__}")
-        if dd.get_tag("error.stack") is None and getattr(exc, "__traceback__", None) is not None:
-            dd.set_tag("error.stack", text("".join(traceback.format_tb(exc.__traceback__, -STACK_FRAMES))))
+        stack = dd.get_tag("error.stack")
+        if stack is None:
+            stack = "".join(traceback.format_tb(exc.__traceback__, -STACK_FRAMES))
+        if stack:
+            dd.set_tag("error.stack", text(stack))
     except Exception:
         log.debug("%s could not be recorded", type(exc), exc_info=True)

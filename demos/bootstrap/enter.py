@@ -29,6 +29,8 @@ def enter(extra: str, module: str, argv: list[str]) -> list[str]:
         if here and not missing(extra, text):
             return argv
         environment = Environment(folder_for(wanted), extra, text)
+        if inside and Path(inside) == environment.folder:
+            sys.exit(f"asynctrace: {inside} does not run its own Python but {sys.prefix}: remove that folder")
         if not environment.ready():
             environment.make(interpreter_for(wanted))
     except Trouble as trouble:

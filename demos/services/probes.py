@@ -7,6 +7,7 @@ Each probe returns when the server let us in and raises ProbeError, with the rea
 from __future__ import annotations
 
 import base64
+import contextlib
 import getpass
 import hashlib
 import hmac
@@ -17,7 +18,11 @@ import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 LONGEST = 1 << 20  # no answer to a login is longer: whoever announces more speaks another protocol
 
@@ -32,6 +37,12 @@ class _Wire:
 
     socket: socket.socket
     deadline: float
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
 
     def exactly(self, count: int) -> bytes:
         if count < 0 or count > LONGEST:
@@ -65,34 +76,24 @@ def redacted(url: str) -> str:
 def postgres_login(url: str, timeout: float = 3.0) -> None:
     """Logs in to the PostgreSQL of a URL: trust, clear text, MD5 and SCRAM-SHA-256 passwords, TLS."""
     parts = _split(url, "postgresql", "postgres")
-    query = parse_qs(parts.query)
-    host = (query.get("host") or [parts.hostname or "localhost"])[0]
-    port = parts.port or int((query.get("port") or ["5432"])[0])
-    user = unquote(parts.username or "") or (query.get("user") or [getpass.getuser()])[0]
-    password = (
-        unquote(parts.password)
-        if parts.password
-        else (query.get("password") or [os.environ.get("PGPASSWORD")])[0]
-    )
-    database = unquote(parts.path.lstrip("/")) or (query.get("dbname") or query.get("database") or [user])[0]
-    tls = (query.get("sslmode") or query.get("ssl") or ["prefer"])[0]
+    query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    host = query.get("host") or parts.hostname or "localhost"
+    port = parts.port or int(query.get("port") or "5432")
+    user = unquote(parts.username or "") or query.get("user") or getpass.getuser()
+    password = unquote(parts.password or "") or query.get("password") or os.environ.get("PGPASSWORD")
+    database = unquote(parts.path.lstrip("/")) or query.get("dbname") or query.get("database") or user
+    # Loopback needs no TLS unless it is asked for: one round trip less.
+    near = host.startswith("/") or host in ("127.0.0.1", "::1", "localhost")
+    tls = query.get("sslmode") or query.get("ssl") or ("disable" if near else "prefer")
     try:
-        with _connect(host, port, timeout, f".s.PGSQL.{port}") as raw:
-            wire = _Wire(raw, time.monotonic() + timeout)
-            # Loopback needs no TLS: one round trip less, and every private server goes this way.
-            if raw.family != socket.AF_UNIX and (
-                tls not in ("prefer", "disable") or not _loopback(host, tls)
-            ):
-                _postgres_tls(wire, host, required=tls.startswith(("require", "verify")))
+        with _connect(host, port, timeout, f".s.PGSQL.{port}") as wire:
+            if tls not in ("disable", "allow"):
+                _postgres_tls(wire, host, required=tls != "prefer")
             body = b"user\0" + user.encode() + b"\0database\0" + database.encode() + b"\0\0"
             wire.send(struct.pack("!ii", len(body) + 8, 196608) + body)
             _postgres_session(wire, user, password)
-    except (OSError, struct.error, ValueError) as error:
+    except (OSError, struct.error, ValueError, KeyError, IndexError) as error:
         raise ProbeError(str(error) or type(error).__name__) from error
-
-
-def _loopback(host: str, tls: str) -> bool:
-    return tls == "disable" or host in ("127.0.0.1", "::1", "localhost")
 
 
 def _postgres_tls(wire: _Wire, host: str, *, required: bool) -> None:
@@ -109,7 +110,7 @@ def _postgres_tls(wire: _Wire, host: str, *, required: bool) -> None:
 
 
 def _postgres_session(wire: _Wire, user: str, password: str | None) -> None:
-    scram: _Scram | None = None
+    scram = _Scram(password or "")
     while True:
         kind, size = struct.unpack("!ci", wire.exactly(5))
         data = wire.exactly(size - 4)
@@ -120,31 +121,29 @@ def _postgres_session(wire: _Wire, user: str, password: str | None) -> None:
             return
         if kind == b"R":
             request = struct.unpack("!i", data[:4])[0]
-            if request == 0:
-                continue
-            if password is None:
+            if request not in (0, 12) and password is None:
                 raise ProbeError(f"a password is needed for user {user!r}")
-            if request == 10:
-                scram = _Scram(password)
-                first = scram.first()
-                wire.send(_message(b"SCRAM-SHA-256\0" + struct.pack("!i", len(first)) + first))
-            elif request == 11 and scram:
-                wire.send(_message(scram.final(data[4:])))
-            elif request == 3:
-                wire.send(_message(password.encode() + b"\0"))
-            elif request == 5:
-                inner = hashlib.md5(password.encode() + user.encode()).hexdigest().encode()
-                wire.send(_message(b"md5" + hashlib.md5(inner + data[4:8]).hexdigest().encode() + b"\0"))
-            elif request != 12:
-                raise ProbeError(
-                    f"the server wants authentication method {request}, which this check cannot do"
-                )
+            if answer := _postgres_answer(request, data[4:], user, password or "", scram):
+                wire.send(b"p" + struct.pack("!i", len(answer) + 4) + answer)
         elif kind not in b"SKN":
             raise ProbeError("the answer is not PostgreSQL's")
 
 
-def _message(body: bytes) -> bytes:
-    return b"p" + struct.pack("!i", len(body) + 4) + body
+def _postgres_answer(request: int, data: bytes, user: str, password: str, scram: _Scram) -> bytes:
+    """What the server wants to hear next; nothing after AuthenticationOk (0) and SASLFinal (12)."""
+    if request in (0, 12):
+        return b""
+    if request == 3:
+        return password.encode() + b"\0"
+    if request == 5:
+        inner = hashlib.md5(password.encode() + user.encode()).hexdigest().encode()
+        return b"md5" + hashlib.md5(inner + data[:4]).hexdigest().encode() + b"\0"
+    if request == 10:
+        first = scram.first()
+        return b"SCRAM-SHA-256\0" + struct.pack("!i", len(first)) + first
+    if request == 11:
+        return scram.final(data)
+    raise ProbeError(f"the server wants authentication method {request}, which this check cannot do")
 
 
 class _Scram:
@@ -177,10 +176,9 @@ def amqp_login(url: str, timeout: float = 3.0) -> None:
     user, password = unquote(parts.username or "guest"), unquote(parts.password or "guest")
     vhost = unquote(parts.path[1:]) or "/"
     try:
-        with _connect(host, port, timeout) as raw:
-            wire = _Wire(raw, time.monotonic() + timeout)
+        with _connect(host, port, timeout) as wire:
             if parts.scheme == "amqps":
-                wire.socket = ssl.create_default_context().wrap_socket(raw, server_hostname=host)
+                wire.socket = ssl.create_default_context().wrap_socket(wire.socket, server_hostname=host)
             wire.send(b"AMQP\0\0\x09\x01")
             _amqp_expect(wire, 10)  # Start
             login = f"\0{user}\0{password}".encode()
@@ -193,7 +191,7 @@ def amqp_login(url: str, timeout: float = 3.0) -> None:
             _amqp_send(wire, 40, bytes([len(vhost.encode())]) + vhost.encode() + b"\0\0")  # Open
             _amqp_expect(wire, 41)
             _amqp_send(wire, 50, b"\0\xc8\0\0\0\0\0")  # Close, so that the broker logs no lost connection
-    except (OSError, struct.error, ValueError) as error:
+    except (OSError, struct.error, ValueError, IndexError) as error:
         raise ProbeError(str(error) or type(error).__name__) from error
 
 
@@ -234,10 +232,14 @@ def _split(url: str, *schemes: str) -> SplitResult:
     return parts
 
 
-def _connect(host: str, port: int, timeout: float, unix_name: str = "") -> socket.socket:
-    if host.startswith("/"):
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(timeout)
-        connection.connect(str(Path(host, unix_name)))
-        return connection
-    return socket.create_connection((host, port), timeout)
+def _connect(host: str, port: int, timeout: float, unix_name: str = "") -> _Wire:
+    deadline = time.monotonic() + timeout
+    if not host.startswith("/"):
+        return _Wire(socket.create_connection((host, port), timeout), deadline)
+    wire = _Wire(socket.socket(socket.AF_UNIX), deadline)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(wire)
+        wire.socket.settimeout(timeout)
+        wire.socket.connect(str(Path(host, unix_name)))
+        stack.pop_all()
+    return wire

@@ -15,9 +15,10 @@ import sys
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from demos.bootstrap.progress import Progress
 from demos.services.probes import ProbeError
@@ -29,31 +30,48 @@ if TYPE_CHECKING:
 
 START_SECONDS = 90.0
 STOP_SECONDS = 20.0
+PORT_TAKEN = ("already in use", "eaddrinuse")
 
 
 class StartError(Exception):
     """A server could not be started; the message carries the end of its log."""
 
 
-class Recipe(Protocol):
+class Recipe(ABC):
     """How one kind of server is made in a folder, started, asked and stopped."""
 
     name: str
     stop_signal: int
-    close_signal: int | None
+    close_signal: int | None = None
     """What makes it go at once and tidily; None: plain SIGKILL."""
 
+    @abstractmethod
     def prepare(self, folder: Path) -> None:
         """Writes what the server needs into its folder; called once, before the first start."""
 
+    @abstractmethod
+    def choose_ports(self, folder: Path) -> None:
+        """Takes free ports; called again when one of them was gone before the server had it."""
+
+    @abstractmethod
     def commands(self, folder: Path) -> Iterator[Command]:
         """What to run, in order; the last one is the server."""
 
+    @abstractmethod
     def url(self) -> str:
         """Where clients connect."""
 
+    @abstractmethod
     def probe(self, timeout: float) -> None:
         """Logs in, or raises ProbeError."""
+
+    def answers(self) -> bool:
+        """Whether a login works."""
+        try:
+            self.probe(2.0)
+        except ProbeError:
+            return False
+        return True
 
 
 @dataclass
@@ -100,8 +118,7 @@ class Server:
         atexit.register(self.close)
         try:
             self.recipe.prepare(self.folder)
-            hand_over(self.folder)
-            self.start()
+            self._first_start()
         except BaseException:
             self.close()
             raise
@@ -111,6 +128,19 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _first_start(self) -> None:
+        for tries_left in (2, 1, 0):
+            self.recipe.choose_ports(self.folder)
+            hand_over(self.folder)
+            try:
+                self.start()
+                return
+            except StartError:
+                log = self.log_tail().lower()
+                if not tries_left or not any(word in log for word in PORT_TAKEN):
+                    raise
+                self._ask("killall")
 
     def start(self) -> None:
         """Starts the server's programs and waits until a login works."""
@@ -123,11 +153,8 @@ class Server:
             self.pid = self._ask("run", argv=command.argv, env=command.env)["pid"]
             while command.port and not listening(command.port):
                 self._still_starting(deadline)
-        while True:
-            try:
-                return self.recipe.probe(2.0)
-            except ProbeError:
-                self._still_starting(deadline)
+        while not self.recipe.answers():
+            self._still_starting(deadline)
 
     def _still_starting(self, deadline: float) -> None:
         code = self._ask("status", pid=self.pid)["exit"]

@@ -32,7 +32,7 @@ def executable() -> Path:
         made = subprocess.run([sys.executable, "-m", "venv", HOME], check=False, capture_output=True)
         if made.returncode:  # no ensurepip: the pip that runs us installs from outside
             subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", HOME], check=True)
-        pip = [sys.executable, "-m", "pip", "--python", HOME / "bin" / "python"]
+        pip = [sys.executable, "-m", "pip", "--python", str(HOME / "bin" / "python")]
         subprocess.run([*pip, "install", "--quiet", "ddapm-test-agent>=1.60"], check=True)
     return program
 

@@ -182,9 +182,6 @@ def test_attached_may_be_entered_again(traces: Recorder) -> None:
     assert [s.parent_id for s in traces.spans] == [8, 8]
 
 
-@pytest.mark.xfail(
-    reason="the entries of one attached() are a stack: the first to leave takes the last", strict=True
-)
 async def test_attached_may_be_shared(traces: Recorder) -> None:
     """Two tasks in the same `attached(...)` object, interleaved: each leaves its own block."""
     shared = attached(SpanContext.extract(DATADOG))

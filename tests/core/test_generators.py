@@ -269,7 +269,6 @@ async def test_advanced_by_several_tasks(traces: Recorder) -> None:
     ]
 
 
-@pytest.mark.xfail(reason="an entry parked by one task is not popped by the next", strict=True)
 async def test_a_span_of_ddtrace_over_several_tasks(traces: Recorder) -> None:
     """A span of ddtrace's around a `yield`, resumed by another task, ends like ours."""
 
@@ -333,7 +332,6 @@ def test_left_open_at_loop_shutdown(traces: Recorder, caplog: pytest.LogCaptureF
     assert not caplog.records
 
 
-@pytest.mark.xfail(reason="asyncio closes wrapper and wrapped side by side: `already running`", strict=True)
 def test_loop_shutdown_of_one_that_awaits_in_finally(
     traces: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -427,9 +425,6 @@ class Thing(Exception):
     """Something that can be weakly referenced, and thrown."""
 
 
-@pytest.mark.xfail(
-    reason="the wrapper keeps what was thrown, sent and yielded until the next step", strict=True
-)
 @pytest.mark.parametrize("what", ["thrown", "sent", "yielded"])
 async def test_a_suspended_generator_holds_nothing_more(what: str) -> None:
     """What went through a decorated generator is as free as it is without the decorator."""

@@ -169,7 +169,6 @@ def test_finished_in_a_thread(traces: Recorder) -> None:
     assert traces.tree() == "outer\n  handle\n  opener's"
 
 
-@pytest.mark.xfail(reason="pop() clears the owner in a copy of the opener's own context", strict=True)
 def test_finished_in_a_copy_of_the_context(traces: Recorder) -> None:
     """Ended by the same thread or task, but in a copy of its context, its opener is not stuck with a dead parent."""
 
@@ -209,9 +208,6 @@ async def test_call_soon_and_call_later(traces: Recorder) -> None:
     assert traces.tree() == "a\n  soon\n  later\n  at"
 
 
-@pytest.mark.xfail(
-    reason="all callbacks of a thread are one owner: the second pops the first's span", strict=True
-)
 async def test_a_callback_of_a_callback(traces: Recorder) -> None:
     """A callback scheduled under another callback's span belongs to it, also when it ended elsewhere meanwhile."""
     loop = asyncio.get_running_loop()
@@ -570,12 +566,7 @@ handles: list[Any] = []
 
 @pytest.mark.parametrize(
     "how",
-    [
-        *("ours", "ddtrace", "out of order", "attached", "activated", "background work", "error"),
-        pytest.param(
-            "handle", marks=pytest.mark.xfail(reason="an entry holds its task: a cycle until gc", strict=True)
-        ),
-    ],
+    [*("ours", "ddtrace", "out of order", "attached", "activated", "background work", "error"), "handle"],
 )
 async def test_requests_and_tasks_die_without_gc(how: str) -> None:
     """When a task has ended, it and what it held are freed at once."""

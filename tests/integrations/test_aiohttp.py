@@ -29,12 +29,17 @@ async def hello(_: web.Request) -> web.Response:
     return web.Response(text="hello")
 
 
+RAISED: dict[int, Callable[[], web.HTTPException]] = {
+    404: web.HTTPNotFound,
+    302: lambda: web.HTTPFound("/"),
+    503: web.HTTPServiceUnavailable,
+}
+
+
 async def status(request: web.Request) -> web.Response:
     code = int(request.match_info["code"])
     if request.query.get("raised"):
-        raise {404: web.HTTPNotFound, 302: lambda: web.HTTPFound("/"), 503: web.HTTPServiceUnavailable}[
-            code
-        ]()  # noqa: RSE102 - its result is raised
+        raise RAISED[code]()  # noqa: RSE102 - its result is raised
     return web.Response(status=code)
 
 
@@ -227,7 +232,7 @@ async def test_a_call_that_times_out_and_one_that_is_cancelled(serve: Any, trace
         with pytest.raises(asyncio.TimeoutError):
             await session.get(server.make_url("/"), timeout=aiohttp.ClientTimeout(total=0.05))
         waiting.clear()
-        call = asyncio.create_task(session.get(server.make_url("/")))  # type: ignore[arg-type]
+        call = asyncio.create_task(session.get(server.make_url("/")))
         await waiting.wait()
         call.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -151,7 +151,7 @@ def contexts(request: web.Request) -> None:
     assert_type(context.inject(CIMultiDict[str]()), CIMultiDict[str])
     assert_type(bool(context), bool)
     assert_type(SpanContext.ROOT, SpanContext)
-    context.inject([("a", "b")])  # type: ignore[type-var]
+    context.inject([("a", "b")])  # type: ignore[call-overload]
     attached("x")  # type: ignore[arg-type]
 
 
