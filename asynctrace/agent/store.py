@@ -35,7 +35,7 @@ class Counters:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._values = dict.fromkeys(_COUNTED, 0)
+        self._values: dict[str, int] = dict.fromkeys(_COUNTED, 0)
 
     def add(self, **amounts: int) -> None:
         """Adds to counters; the name of each is checked."""
