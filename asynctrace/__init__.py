@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from asynctrace._core.span import Span
     from asynctrace._decorator import atraced
     from asynctrace._integrations import install, uninstall
+    from asynctrace._tasks import isolated, spawn
     from asynctrace.aio_pika import traced_consumer, traced_producer
 
 _HOMES = {
@@ -64,6 +65,8 @@ _HOMES = {
     "atraced": "_decorator",
     "install": "_integrations",
     "uninstall": "_integrations",
+    "isolated": "_tasks",
+    "spawn": "_tasks",
     "traced_consumer": "aio_pika",
     "traced_producer": "aio_pika",
 }
@@ -82,8 +85,10 @@ __all__ = [
     "current_span",
     "detached",
     "install",
+    "isolated",
     "shutdown",
     "span",
+    "spawn",
     "start_span",
     "trace_id",
     "traced_app",

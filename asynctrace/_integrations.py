@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("asynctrace")
 
-NAMES = ("aiohttp", "asyncpg", "aio_pika")
+NAMES = ("aiohttp", "asyncpg", "aio_pika", "futures")
 """The integrations; each is the module of asynctrace, and the library, of that name."""
+
+LIBRARIES = {"futures": "concurrent.futures"}
+"""Libraries that are imported by another name."""
 
 
 class Integration(Protocol):
@@ -52,7 +56,8 @@ _warned: set[str] = set()
 
 
 def install(*names: str) -> None:
-    """Trace the libraries in use, no code touched: aiohttp (server and client), asyncpg, aio-pika.
+    """Trace the libraries in use, no code touched: aiohttp (server and client), asyncpg, aio-pika;
+    and into thread pools.
 
     Without names every library that is installed is traced, from the moment it is imported; one in an unsupported
     version is left out with one warning, and one switched off by `DD_TRACE_<NAME>_ENABLED=false` without. By name, it
@@ -73,14 +78,15 @@ def install(*names: str) -> None:
             _wanted.add(name)
             _activate(name)
         for name in () if chosen else NAMES:
-            if _switched_off(name) or importlib.util.find_spec(name) is None:
+            library = LIBRARIES.get(name, name)
+            if _switched_off(name) or importlib.util.find_spec(library) is None:
                 continue
             _wanted.add(name)
-            if name in sys.modules:
+            if library in sys.modules:
                 _activate_or_warn(name)
             elif name not in _hooked:
                 _hooked.add(name)
-                wrapt.register_post_import_hook(_imported, name)
+                wrapt.register_post_import_hook(functools.partial(_imported, name), library)
 
 
 def uninstall() -> None:
@@ -109,11 +115,11 @@ def _switched_off(name: str) -> bool:
     return setting is not None and not is_true(setting)
 
 
-def _imported(module: ModuleType) -> None:
+def _imported(name: str, _: ModuleType) -> None:
     """The library has been imported after install()."""
     with _lock:
-        if module.__name__ in _wanted:
-            _activate_or_warn(module.__name__)
+        if name in _wanted:
+            _activate_or_warn(name)
 
 
 def _activate_or_warn(name: str) -> None:

@@ -1,7 +1,8 @@
 """What leaves the process, and when.
 
-One filter of ours stays registered with ddtrace for good and hands what it sees to whoever records
-(`asynctrace.testing.Recorder`). `shutdown()` flushes without ever blocking the loop.
+Two filters of ours stay registered with ddtrace for good, around the user's: the first gives ddtrace's own spans our
+outcomes, the last hands what is left to whoever records (`asynctrace.testing.Recorder`). `shutdown()` flushes without
+ever blocking the loop.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 from ddtrace.trace import TraceFilter, tracer
+
+from asynctrace._core.outcome import CANCELLED, CLOSED, ERROR, OUTCOME_TAG, TIMEOUT
 
 if TYPE_CHECKING:
     from ddtrace.trace import Span as DDSpan
@@ -33,6 +36,31 @@ listeners: list[Listener] = []
 """Empty in production, so that looking costs one test."""
 
 
+UNINTENDED = {
+    "asyncio.exceptions.CancelledError": CANCELLED,
+    "concurrent.futures._base.CancelledError": CANCELLED,
+    "builtins.GeneratorExit": CLOSED,
+}
+"""Exceptions that ddtrace takes for errors, and what they are."""
+
+
+class Head(TraceFilter):
+    """The first of the filters: gives ddtrace's own spans the outcomes that ours have."""
+
+    def process_trace(self, trace: list[DDSpan]) -> list[DDSpan] | None:
+        for span in trace:
+            if span.error and span.get_tag(OUTCOME_TAG) is None:
+                kind = span.get_tag("error.type") or ""
+                if (outcome := UNINTENDED.get(kind)) is not None:
+                    span.error = 0
+                    for tag in ("error.type", "error.message", "error.stack"):
+                        span.remove_tag(tag)
+                else:
+                    outcome = TIMEOUT if kind.endswith(".TimeoutError") else ERROR
+                span.set_tag(OUTCOME_TAG, outcome)
+        return trace
+
+
 class Tail(TraceFilter):
     """The last of the filters: sees what the user's filters have left."""
 
@@ -42,6 +70,7 @@ class Tail(TraceFilter):
         return trace
 
 
+head = Head()
 tail = Tail()
 
 

@@ -3,7 +3,7 @@
 | door | for | without it |
 |---|---|---|
 | `Span._local_root` | a sampling decision is made on the local root | made on the span itself |
-| `Tracer._span_aggregator.user_processors` | our filter beside the user's | `configure()`: theirs must be set after |
+| `Tracer._span_aggregator.user_processors` | our filters around the user's | `configure()`: theirs must be set after |
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def set_up() -> None:
     if _done:
         return
     _done = True
-    from asynctrace._core.delivery import tail
+    from asynctrace._core.delivery import head, tail
     from asynctrace._core.provider import provider
 
     configure = tracer.configure
@@ -43,7 +43,11 @@ def set_up() -> None:
         # ddtrace replaces the whole list of filters at every call: ours goes with each
         given = signature.bind_partial(*args, **kwargs)
         if (filters := given.arguments.get("trace_processors")) is not None:
-            given.arguments["trace_processors"] = [*(one for one in filters if one is not tail), tail]
+            given.arguments["trace_processors"] = [
+                head,
+                *(one for one in filters if one is not head and one is not tail),
+                tail,
+            ]
         configure(*given.args, **given.kwargs)
 
     tracer.configure = keeping_ours  # type: ignore[method-assign]
@@ -53,22 +57,22 @@ def set_up() -> None:
         tracer.context_provider = provider
         if active is not None:  # first used inside a span of ddtrace's
             provider.activate(active)
-    register(tail)
+    register(head, tail)
 
 
-def register(ours: TraceFilter) -> None:
-    """Put our filter behind the user's.
+def register(first: TraceFilter, last: TraceFilter) -> None:
+    """Put our filters around the user's.
 
     `tracer.configure(trace_processors=...)`, the public way, replaces the user's filters, switches a disabled tracer
     on, and makes a new writer: with an agent that hangs it holds the whole process for 3 s.
     """
     try:
         aggregator = tracer._span_aggregator
-        aggregator.user_processors = [*aggregator.user_processors, ours]
+        aggregator.user_processors = [first, *aggregator.user_processors, last]
     except Exception:
         log.debug("ddtrace's list of filters is not where it was", exc_info=True)
         enabled = tracer.enabled
-        tracer.configure(trace_processors=[ours])
+        tracer.configure(trace_processors=[first, last])
         tracer.enabled = enabled
 
 

@@ -250,7 +250,8 @@ def at_what(line: str) -> str:
     if words[:1] == ["Collecting"]:
         return f"collecting {words[1]}"
     if words[:1] == ["Downloading"] and len(words) > 1:
-        return f"downloading {words[1].rpartition('/')[2]} {' '.join(words[2:])}".rstrip()
+        name = "-".join(words[1].rpartition("/")[2].split("-")[:2])  # without the wheel's long tags
+        return f"downloading {name} {' '.join(words[2:])}".rstrip()
     if words[:3] == ["Installing", "collected", "packages:"]:
         return f"installing {len(words) - 3} packages"
     if words[:1] in (["Building"], ["Installing"], ["Preparing"], ["Getting"]):

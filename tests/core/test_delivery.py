@@ -292,9 +292,33 @@ def test_without_ddtraces_list_of_filters(sink: Sink) -> None:
                 return getattr(aggregator, name)
         aggregator, tracer._span_aggregator = tracer._span_aggregator, Elsewhere()
         from asynctrace import span
-        from asynctrace._core.delivery import tail
-        print(aggregator.user_processors == [tail], tracer.enabled)
+        from asynctrace._core.delivery import head, tail
+        print(aggregator.user_processors == [head, tail], tracer.enabled)
     """
     for enabled in ("true", "false"):
         printed = run(program, DD_TRACE_AGENT_URL=sink.url, DD_TRACE_ENABLED=enabled)
         assert printed == f"True {enabled.title()}"
+
+
+# -- outcomes of ddtrace's own spans
+
+
+@pytest.mark.parametrize(
+    ("exc", "outcome", "error"),
+    [
+        (asyncio.CancelledError(), "cancelled", 0),
+        (GeneratorExit(), "closed", 0),
+        (asyncio.TimeoutError(), "timeout", 1),
+        (ValueError("x"), "error", 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_spans_of_ddtrace_have_our_outcomes(
+    exc: BaseException, outcome: str, error: int, traces: Recorder
+) -> None:
+    """A span of ddtrace's that is cancelled, or closed early, is no error."""
+    with pytest.raises(type(exc)), tracer.trace("theirs"):
+        raise exc
+    theirs = traces.one("theirs")
+    assert (theirs.outcome, theirs.error) == (outcome, error)
+    assert ("error.stack" in theirs.tags) is bool(error)

@@ -199,13 +199,18 @@ def test_copy_context_keeps_the_parent(traces: Recorder) -> None:
 async def test_call_soon_and_call_later(traces: Recorder) -> None:
     """A callback belongs to the span it was scheduled under."""
     loop = asyncio.get_running_loop()
-    done = loop.create_future()
+    called: asyncio.Queue[None] = asyncio.Queue()
+
+    def ready() -> None:
+        called.put_nowait(None)
+
     with span("a"):
-        loop.call_soon(mark, "soon")
-        loop.call_later(0.001, mark, "later")
-        loop.call_at(loop.time() + 0.002, mark_and, "at", lambda: done.set_result(None))
-    await done
-    assert traces.tree() == "a\n  soon\n  later\n  at"
+        loop.call_soon(mark_and, "soon", ready)
+        loop.call_later(0.001, mark_and, "later", ready)
+        loop.call_at(loop.time() + 0.001, mark_and, "at", ready)
+    for _ in range(3):
+        await called.get()
+    assert sorted(traces.tree().splitlines()) == ["  at", "  later", "  soon", "a"]
 
 
 async def test_a_callback_of_a_callback(traces: Recorder) -> None:
