@@ -1,10 +1,14 @@
-"""The test kit: what was traced, as plain data.
+"""The test kit: what was traced, as plain data, and asserted in lines that read like the tree.
 
-    from asynctrace.testing import Recorder
-
-    with Recorder() as traces:
+    async def test_checkout(traces):  # the fixture of the pytest plugin; elsewhere: with Recorder() as traces
         await checkout()
-    assert traces.names() == {"shop.checkout", "shop.price"}
+        await traces.wait_for("shop.mail")
+        traces.assert_tree('''
+            shop.checkout
+              shop.price
+              shop.pay (timeout)
+            shop.mail
+        ''')
 
 Needs no agent, and never flushes ddtrace.
 """
@@ -12,54 +16,23 @@ Needs no agent, and never flushes ddtrace.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from asynctrace._core.delivery import listeners
-from asynctrace._core.outcome import ERROR, OK, OUTCOME_TAG
+from asynctrace._core.errors import UsageError
+from asynctrace._testkit import trees
+from asynctrace._testkit.checks import crosstalk
+from asynctrace._testkit.recorded import RecordedLink, RecordedSpan, by_name, recorded
+from asynctrace._testkit.waiting import Waiting
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
     from types import TracebackType
 
     from ddtrace.trace import Span as DDSpan
     from typing_extensions import Self
 
-
-@dataclass(frozen=True)
-class RecordedLink:
-    """A link of a recorded span."""
-
-    trace_id: int
-    span_id: int
-    attributes: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class RecordedSpan:
-    """A span as it was handed to ddtrace's writer. Ids are ints (`trace_id` 128 bits), times ns since the epoch.
-
-    `parent_id` is None for the first span of a trace; `tags` has both text (meta) and numbers (metrics); `end_ns` is
-    None while the span is open.
-    """
-
-    name: str
-    resource: str
-    service: str | None
-    type: str | None
-    trace_id: int
-    span_id: int
-    parent_id: int | None
-    links: tuple[RecordedLink, ...]
-    error: int
-    outcome: str
-    tags: dict[str, Any]
-    start_ns: int
-    end_ns: int | None
-
-    @property
-    def duration_ns(self) -> int:
-        """How long it took, in ns; 0 while it is open."""
-        return 0 if self.end_ns is None else self.end_ns - self.start_ns
+__all__ = ["RecordedLink", "RecordedSpan", "Recorder"]
 
 
 class Recorder:
@@ -80,9 +53,10 @@ class Recorder:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may end spans while we hold it
         self._opened: dict[int, DDSpan] = {}
         self._handed_over: list[DDSpan] = []
+        self._waiting = Waiting()
 
     def start(self) -> Self:
         """Begin to record. Recording twice at once is the same as once."""
@@ -114,6 +88,9 @@ class Recorder:
         """Spans went to the writer."""
         with self._lock:
             self._handed_over.extend(trace)
+            for span in trace:
+                self._opened.pop(span.span_id, None)
+        self._waiting.wake()
 
     # -- what was recorded
 
@@ -121,15 +98,16 @@ class Recorder:
     def spans(self) -> list[RecordedSpan]:
         """What was handed over, in the order of their starts."""
         with self._lock:
-            handed_over = tuple(self._handed_over)
+            handed_over = self._handed_over.copy()
         return sorted(map(recorded, handed_over), key=lambda span: span.start_ns)
 
     @property
     def open(self) -> list[RecordedSpan]:
         """What was started and has not ended, in the order of their starts."""
         with self._lock:
-            opened = [span for span in self._opened.values() if span.duration_ns is None]
-        return sorted(map(recorded, opened), key=lambda span: span.start_ns)
+            opened = self._opened.copy()
+        still = (recorded(span) for span in opened.values() if span.duration_ns is None)
+        return sorted(still, key=lambda span: span.start_ns)
 
     def names(self) -> set[str]:
         """The names of the spans handed over."""
@@ -137,9 +115,10 @@ class Recorder:
 
     def one(self, name: str) -> RecordedSpan:
         """The only span of that name. Raises `AssertionError`, with what there is, when there are none or more."""
+        __tracebackhide__ = True
         found = [span for span in self.spans if span.name == name]
         if len(found) != 1:
-            raise AssertionError(f"{len(found)} spans named {name!r} in\n{self.tree() or '(nothing)'}")
+            raise AssertionError(f"{len(found)} spans named {name!r} in\n{self.report()}")
         return found[0]
 
     def clear(self) -> None:
@@ -148,47 +127,210 @@ class Recorder:
             self._handed_over.clear()
             self._opened.clear()
 
-    def tree(self) -> str:
-        """The spans as text, children below their parents and in the order of their starts, two spaces a level."""
-        spans = self.spans
-        known = {(span.trace_id, span.span_id) for span in spans}
-        children: dict[tuple[int, int | None], list[RecordedSpan]] = {}
-        roots = []
-        for span in spans:
-            parent = (span.trace_id, span.parent_id)
-            if parent in known:
-                children.setdefault(parent, []).append(span)
-            else:
-                roots.append(span)
-        lines: list[str] = []
-        pending = [(span, 0) for span in reversed(roots)]
-        while pending:
-            span, depth = pending.pop()
-            outcome = "" if span.outcome == OK else f" ({span.outcome})"
-            lines.append(f"{'  ' * depth}{span.name}{outcome}")
-            below = children.get((span.trace_id, span.span_id), [])
-            pending.extend((child, depth + 1) for child in reversed(below))
-        return "\n".join(lines)
+    def traces(self) -> dict[int, list[RecordedSpan]]:
+        """The spans by the id of their trace; traces and spans in the order of their starts.
+
+        Example:
+            >>> from asynctrace import span
+            >>> with Recorder() as traces:
+            ...     for name in ("one", "two"):
+            ...         with span(name), span("inner"):
+            ...             pass
+            >>> [[one.name for one in spans] for spans in traces.traces().values()]
+            [['one', 'inner'], ['two', 'inner']]
+        """
+        grouped: dict[int, list[RecordedSpan]] = {}
+        for span in self.spans:
+            grouped.setdefault(span.trace_id, []).append(span)
+        return grouped
+
+    def orphans(self) -> list[RecordedSpan]:
+        """Spans with a parent that is nowhere: not recorded, not open, not in another process."""
+        with self._lock:
+            spans, kept = self.spans, list(self._opened.copy().values())
+        unfinished = {span.trace_id for span in kept if span.duration_ns is None}
+        known = {span.span_id for span in spans}
+        # a span that has ended may wait for the rest of its trace
+        known |= {span.span_id for span in kept if span.trace_id in unfinished}
+        return [span for span in spans if span.parent_id and span.parent_id not in known and not span.remote]
+
+    def tree(self, label: Callable[[RecordedSpan], str] = by_name) -> str:
+        """The spans as text, children below their parents and in the order of their starts, two spaces a level.
+
+        `label` says what stands for a span; its name, if left out. An outcome other than ok is added in brackets.
+
+        Example:
+            >>> from asynctrace import span
+            >>> with Recorder() as traces:
+            ...     with span("http.request", resource="GET /"):
+            ...         pass
+            >>> print(traces.tree(lambda one: one.resource))
+            GET /
+        """
+        return "\n".join(trees.draw(trees.forest(self.spans, label)))
+
+    def report(self) -> str:
+        """What a failure shows: the tree, and what is still open."""
+        return (self.tree() or "(nothing)") + self._still_open()
+
+    def _still_open(self) -> str:
+        still = "\n".join(trees.draw(trees.forest(self.open, by_name)))
+        return f"\nstill open:\n{trees.indented(still)}" if still else ""
+
+    # -- what must hold
+
+    def assert_tree(
+        self, expected: str, *, ordered: bool = True, label: Callable[[RecordedSpan], str] = by_name
+    ) -> None:
+        """The traces are these: a line a span, children indented below their parents, outcomes in brackets.
+
+        Every trace is there, each with its own first line. Siblings are in the order of their starts; with
+        `ordered=False` in any. `label` as for `tree()`. Raises `AssertionError` with both trees.
+
+        Example:
+            >>> from asynctrace import span
+            >>> with Recorder() as traces:
+            ...     with span("checkout"):
+            ...         for name in ("price", "pay"):
+            ...             with span(name):
+            ...                 pass
+            >>> traces.assert_tree('''
+            ...     checkout
+            ...       price
+            ...       pay
+            ... ''')
+            >>> traces.assert_tree('''
+            ...     checkout
+            ...       price (error)
+            ...       pay
+            ... ''')
+            Traceback (most recent call last):
+            AssertionError: the traces are not as expected (- expected, + recorded):
+              checkout
+            -   price (error)
+            +   price
+                pay
+        """
+        __tracebackhide__ = True
+        roots = trees.forest(self.spans, label)
+        if text := trees.difference(trees.read(expected), roots, ordered=ordered):
+            text += self._still_open()
+            raise AssertionError(f"the traces are not as expected (- expected, + recorded):\n{text}")
+
+    def assert_no_orphans(self) -> None:
+        """Every span's parent is known, see `orphans()`. Raises `AssertionError` with those whose parent is not.
+
+        Example:
+            >>> from asynctrace import span
+            >>> with Recorder() as traces:
+            ...     with span("outer"), span("inner"):
+            ...         pass
+            >>> traces.assert_no_orphans()
+        """
+        __tracebackhide__ = True
+        if orphans := self.orphans():
+            lines = "\n".join(
+                f"  {span.name} (trace {span.trace_id:032x}, parent {span.parent_id:016x})"
+                for span in orphans
+            )
+            raise AssertionError(f"the parents of these spans are nowhere:\n{lines}\nin\n{self.report()}")
+
+    def assert_finished(self) -> None:
+        """No span is open. Raises `AssertionError` with those that are.
+
+        Example:
+            >>> from asynctrace import span
+            >>> with Recorder() as traces:
+            ...     with span("outer"):
+            ...         pass
+            >>> traces.assert_finished()
+        """
+        __tracebackhide__ = True
+        if count := len(self.open):
+            raise AssertionError(f"{count} not finished:\n{self.report()}")
+
+    def assert_no_crosstalk(self, by: str | Callable[[RecordedSpan], Hashable]) -> None:
+        """Each request has a trace of its own, and no trace has two: told by a tag, or by what `by` makes of a span.
+
+        Spans for which that is None belong to any. Raises `AssertionError` with the traces in question, and when no
+        span tells.
+
+        Example:
+            >>> from asynctrace import span
+            >>> with Recorder() as traces:
+            ...     for user in ("ann", "bob"):
+            ...         with span("request", tags={"user": user}), span("query"):
+            ...             pass
+            >>> traces.assert_no_crosstalk("user")
+        """
+        __tracebackhide__ = True
+        if text := crosstalk(self.traces(), by):
+            raise AssertionError(text)
+
+    # -- waiting
+
+    async def wait_for(
+        self, what: int | str | Callable[[Recorder], object], timeout: float = 5.0
+    ) -> list[RecordedSpan]:
+        """Wait until so many spans were handed over, one of that name, or what a function of the recorder asks for.
+
+        Gives the spans. Woken when spans are handed over, in whatever loop or thread. Raises `AssertionError`, with
+        what there is, when `timeout` seconds are over.
+
+        Example:
+            >>> import asyncio
+            >>> from asynctrace import span
+            >>> async def background():
+            ...     with span("job"):
+            ...         await asyncio.sleep(0)
+            >>> async def main():
+            ...     with Recorder() as traces:
+            ...         task = asyncio.create_task(background())
+            ...         return await traces.wait_for("job")
+            >>> [one.name for one in asyncio.run(main())]
+            ['job']
+        """
+        __tracebackhide__ = True
+        met = _condition(what)
+        if not await self._waiting.until(lambda: met(self), timeout):
+            raise self._too_late(what, timeout)
+        return self.spans
+
+    def wait_for_sync(
+        self, what: int | str | Callable[[Recorder], object], timeout: float = 5.0
+    ) -> list[RecordedSpan]:
+        """`wait_for` for code that is not async: blocks the thread.
+
+        Example:
+            >>> import threading
+            >>> from asynctrace import atraced
+            >>> @atraced("job")
+            ... def work(): ...
+            >>> with Recorder() as traces:
+            ...     threading.Thread(target=work).start()
+            ...     spans = traces.wait_for_sync(1)
+            >>> [one.name for one in spans]
+            ['job']
+        """
+        __tracebackhide__ = True
+        met = _condition(what)
+        if not self._waiting.until_sync(lambda: met(self), timeout):
+            raise self._too_late(what, timeout)
+        return self.spans
+
+    def _too_late(self, what: object, timeout: float) -> AssertionError:
+        wanted = {int: f"{what} spans", str: f"a span named {what!r}"}.get(type(what), f"{what!r}")
+        return AssertionError(f"waited {timeout:g} s for {wanted}, got\n{self.report()}")
 
 
-def recorded(span: DDSpan) -> RecordedSpan:
-    """A ddtrace span as plain data."""
-    tags: dict[str, Any] = {**span.get_tags(), **span.get_metrics()}
-    return RecordedSpan(
-        name=span.name,
-        resource=span.resource,
-        service=span.service,
-        type=span.span_type,
-        trace_id=span.trace_id,
-        span_id=span.span_id,
-        parent_id=span.parent_id or None,
-        links=tuple(
-            RecordedLink(link.trace_id, link.span_id, dict(link.attributes or {}))
-            for link in span._get_links()
-        ),
-        error=span.error,
-        outcome=str(tags.get(OUTCOME_TAG) or (ERROR if span.error else OK)),
-        tags=tags,
-        start_ns=span.start_ns,
-        end_ns=None if span.duration_ns is None else span.start_ns + span.duration_ns,
+def _condition(what: int | str | Callable[[Recorder], object]) -> Callable[[Recorder], object]:
+    """What `wait_for` was asked for, as a function."""
+    if isinstance(what, str):
+        return lambda recorder: what in recorder.names()
+    if isinstance(what, int):
+        return lambda recorder: len(recorder.spans) >= what
+    if callable(what):
+        return what
+    raise UsageError(
+        f"can't wait for {what!r}", hint="a number of spans, the name of one, or a function of the recorder"
     )

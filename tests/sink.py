@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class _Server(ThreadingTCPServer):
@@ -23,6 +27,7 @@ class Sink:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, bytes]] = []
+        self.since_ns = 0  # spans that began earlier are somebody else's
         self.changed = threading.Condition()
         sink = self
 
@@ -63,14 +68,21 @@ class Sink:
         """Every span that arrived, as v0.4 has it: `meta` and `metrics` apart, ids as ints."""
         with self.changed:
             payloads = [(path, body) for _, path, body in self.requests if path.endswith("/traces")]
-        return [span for path, body in payloads for span in _decoded(path, body)]
+        spans = [span for path, body in payloads for span in _decoded(path, body)]
+        return [
+            span for span in spans if self.since_ns <= span["start"] <= time.time_ns()
+        ]  # tests set clocks, too
 
     def wait_for(self, count: int, timeout: float = 10) -> list[dict[str, Any]]:
         """The spans, once there are `count` of them."""
-        with self.changed:
-            arrived = self.changed.wait_for(lambda: len(self.spans()) >= count, timeout)
+        arrived = self.wait_until(lambda: len(self.spans()) >= count, timeout)
         assert arrived, f"{len(self.spans())} of {count} spans arrived: {[s['name'] for s in self.spans()]}"
         return self.spans()
+
+    def wait_until(self, true: Callable[[], bool], timeout: float = 10) -> bool:
+        """Whether it became true of what arrived, in time."""
+        with self.changed:
+            return self.changed.wait_for(true, timeout)
 
 
 FIELDS = (

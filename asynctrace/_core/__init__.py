@@ -1,6 +1,8 @@
 """The context core. Knows no library but ddtrace, and every door of it that is not public is in `tracer.py`.
 
 - `provider`: what is active, for whom; the ContextVar
+- `frames`: in which generator a span was opened, and whether that is suspended
+- `received`: what a consumer took from a queue or stream, and what of its work belongs to whom
 - `context`: `SpanContext`, how work crosses a gap
 - `span`: the `Span` handle, `span()`, `start_span()`
 - `outcome`: what an exception that leaves a span means

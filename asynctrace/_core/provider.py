@@ -11,6 +11,7 @@ So work that outlives the span it was started under stays in its trace. After `L
 
 from __future__ import annotations
 
+import sys
 from contextvars import ContextVar
 from time import time_ns
 from typing import TYPE_CHECKING
@@ -18,9 +19,11 @@ from typing import TYPE_CHECKING
 from ddtrace.trace import BaseContextProvider, Context, Span as DDSpan
 
 from asynctrace._core.delivery import listeners
+from asynctrace._core.frames import OVER, STOPS_OF_OVER, Over, generator_around, opener, stops
 
 if TYPE_CHECKING:
     from contextvars import Token
+    from types import FrameType
 
 LATE_NS = 600 * 10**9
 """How long (ns) after its end a span is still the parent of the work it left behind."""
@@ -31,7 +34,7 @@ top_entry: ContextVar[Entry | None] = ContextVar("asynctrace", default=None)
 class Entry:
     """One thing that was made active: a span of ours, or by `Foreign` something of ddtrace's."""
 
-    __slots__ = ("owner", "previous")
+    __slots__ = ("frame", "owner", "previous", "stops")
 
     previous: Entry | None
     """What was active before."""
@@ -42,6 +45,11 @@ class Entry:
     A Token can be reset in its own context only, and that is how a context is told from a copy of it.
     """
 
+    frame: FrameType | Over | None
+    """The generator it was opened in: while that is suspended at one of its `stops`, this is not what is active."""
+
+    stops: frozenset[int]
+
     @property
     def ended_ns(self) -> int:
         """When it ended, in ns since the epoch; 0 while it is open."""
@@ -51,12 +59,28 @@ class Entry:
         """What ddtrace sees as the active span, and takes as the parent of the next one."""
         raise NotImplementedError
 
+    def opened(self, span: DDSpan) -> None:
+        """A span was started while this was active."""
+
     def push(self) -> None:
-        self.previous = top_entry.get()
+        self.previous, self.frame = top_entry.get(), None
         self.owner = top_entry.set(self)
+
+    def sleep_with(self, frame: FrameType | None) -> None:
+        """If this frame is a generator's, be active only while it runs."""
+        if (generator := generator_around(frame)) is not None:
+            self.frame, self.stops = generator, stops(generator.f_code)
+
+    def sleeps(self) -> bool:
+        """Whether the generator it was opened in is suspended."""
+        return self.frame is not None and self.frame.f_lasti in self.stops
 
     def pop(self) -> None:
         """Called when it has ended. Ended out of order, or elsewhere: `active_entry` pops it when its owner asks."""
+        if (
+            self.frame is not None
+        ):  # whoever inherited it was, more likely than not, born outside the generator
+            self.frame, self.stops = OVER, STOPS_OF_OVER
         if top_entry.get() is self:
             top_entry.set(self.below(left=self.is_mine()))
 
@@ -91,7 +115,7 @@ class Foreign(Entry):
 
     def __init__(self, target: DDSpan | Context | None, *, one_shot: bool = False) -> None:
         self.target, self.one_shot, self.closed_ns = target, one_shot, 0
-        self.previous = self.owner = None
+        self.previous = self.owner = self.frame = None
 
     @property
     def ended_ns(self) -> int:
@@ -114,16 +138,26 @@ def span_end_ns(span: DDSpan) -> int:
 
 
 def active_entry() -> Entry | None:
-    """The active entry; pops what has ended and belongs to the one who asks."""
-    entry = top_entry.get()
+    """The active entry; pops what has ended and belongs to the one who asks, passes over what sleeps."""
+    top = entry = top_entry.get()
+    above: Entry | None = None  # a sleeper that was passed over
     while entry is not None:
         ended = entry.ended_ns
         if not ended:
-            return entry
-        if not entry.is_mine():
+            if entry.frame is None or not entry.sleeps():
+                return entry
+            above, entry = entry, entry.previous
+        elif entry.is_mine():
+            entry = entry.below(left=True)
+            if above is None:
+                top_entry.set(entry)
+            else:  # taken out from under the sleepers: they would hold one more at every turn
+                above.previous = entry
+                top_entry.set(top)
+        elif entry.frame is not None:
+            above, entry = entry, entry.previous
+        else:
             return entry if time_ns() - ended < LATE_NS else None
-        entry = entry.below(left=True)
-        top_entry.set(entry)
     return None
 
 
@@ -150,7 +184,12 @@ class Provider(BaseContextProvider):
             once = isinstance(ctx, Context) and not getattr(ctx, "_reactivate", False)
             if isinstance(ctx, Context):
                 top_entry.set(None)  # nobody deactivates it: chains would grow without bound
-            Foreign(ctx, one_shot=once).push()
+            if isinstance(ctx, DDSpan) and (above := active_entry()) is not None:
+                above.opened(ctx)
+            entry = Foreign(ctx, one_shot=once)
+            entry.push()
+            if isinstance(ctx, DDSpan):
+                entry.sleep_with(opener(sys._getframe(1), "ddtrace."))
             if listeners and isinstance(ctx, DDSpan):
                 for listener in tuple(listeners):
                     listener.opened(ctx)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import traceback
 from time import time_ns
 from typing import TYPE_CHECKING, Any
@@ -54,46 +55,46 @@ class Span(Entry):
     ) -> None:
         self._name, self._parent, self._resource, self._service = name, parent, resource, service
         self._type, self._tags = type, tags
-        self.previous = self.owner = self._dd = None
+        self.previous = self.owner = self.frame = self._dd = None
 
     # -- begin
 
     def open(self, *, activate: bool = True, start_ns: int | None = None) -> Self:
-        """Start the span, `start_ns` ago if given; for integrations: without making it active."""
-        plain = (
-            tracer.context_provider is not provider
-        )  # somebody else's rules: ddtrace's own behaviour, then
-        if self._parent is not None:
-            parent: DDSpan | Context | None = self._parent._context
-        elif plain:
-            parent = tracer.context_provider.active()
-        else:
-            entry = active_entry()
-            parent = None if entry is None else entry.as_parent()
+        """Start the span, at `start_ns` if given; for integrations: without making it active."""
+        ours = tracer.context_provider is provider
+        entry = active_entry() if ours and self._parent is None else None
+        parent = self._parent_of(entry, ours=ours)
         dd = self._dd = tracer.start_span(
             self._name,
             child_of=parent,
             service=self._service,
             resource=self._resource,
             span_type=self._type,
-            activate=plain and activate,
+            activate=activate and not ours,  # somebody else's provider: ddtrace's own behaviour, then
         )
+        if entry is not None:
+            entry.opened(dd)
         if start_ns is not None:
             dd.start_ns = start_ns
         if isinstance(parent, DDSpan) and dd.start_ns < parent.start_ns:
             dd.start_ns = (
                 parent.start_ns
-            )  # the wall clock was stepped back: a child never starts before its parent
-        if self._tags:
-            for key, value in self._tags.items():
-                self.set_tag(key, value)
-        if activate and not plain:
+            )  # the wall clock was stepped back: no child starts before its parent
+        for key, value in (self._tags or {}).items():
+            self.set_tag(key, value)
+        if activate and ours:
             self.push()
             provider.announce(dd)
-        if listeners:
-            for listener in tuple(listeners):
-                listener.opened(dd)
+        for listener in tuple(listeners):
+            listener.opened(dd)
         return self
+
+    def _parent_of(self, entry: Entry | None, *, ours: bool) -> DDSpan | Context | None:
+        if self._parent is not None:
+            return self._parent._context
+        if not ours:
+            return tracer.context_provider.active()
+        return None if entry is None else entry.as_parent()
 
     # -- meanwhile
 
@@ -181,7 +182,10 @@ class Span(Entry):
     def __enter__(self) -> Self:
         if self._dd is not None and self._dd.duration_ns is None:  # with start_span(...): it is open already
             return self
-        return self.open()
+        self.open()
+        if self.owner is not None:
+            self.sleep_with(sys._getframe(1))
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None

@@ -159,6 +159,8 @@ async def test_eager_tasks(traces: Recorder) -> None:
     """A task that runs at once, inside its creator's step, leaves its creator's span active."""
     if sys.version_info >= (3, 12):
         loop = asyncio.get_running_loop()
+        if sys.version_info >= (3, 13) and type(loop).__module__.startswith("uvloop"):
+            pytest.skip("uvloop hands eager_start to the factory, which Python 3.13.0 refuses")
         loop.set_task_factory(asyncio.eager_task_factory)
         with span("a") as a:
             tasks = [asyncio.create_task(work(0)), asyncio.create_task(work())]

@@ -1,0 +1,243 @@
+"""What a consumer has received: after `get()`, its work belongs to the item's producer.
+
+`receiving()` puts an empty cell on top of the caller's chain *at the call* of `get()`; whoever runs the coroutine that
+`get()` gave back, fills it. So it is right under `wait_for` and `create_task(queue.get())`, and nothing is active after
+a `get()` that came to nothing. A cell a call: a task started for item 1 keeps item 1.
+
+Items received one after the other with no span between are a batch: the next span starts a trace, linked to each.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextvars import ContextVar
+from time import time_ns
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ddtrace.trace import Context, Span as DDSpan, tracer
+
+from asynctrace._core.provider import Entry, Foreign, active_entry, provider, top_entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+    from contextvars import Token
+
+    from typing_extensions import Self
+
+T = TypeVar("T")
+
+MAX_LINKS = 100
+"""A batch is linked to that many producers, the latest."""
+
+MAX_RECORDS = 1000
+"""That many items of a batch are remembered, the latest."""
+
+current_consumer: ContextVar[Consumer | None] = ContextVar("asynctrace_consumer", default=None)
+
+inside: ContextVar[object] = ContextVar("asynctrace_inside", default=None)
+"""The queue or stream whose `get()` or `receive()` runs here: it calls its `nowait` sister in the end."""
+
+
+def captured() -> Context | None:
+    """Where the work of the producer who asks belongs; holds no span."""
+    active = tracer.context_provider.active()
+    return active.context if isinstance(active, DDSpan) else active
+
+
+class Consumer:
+    """What one task has received since its last span: ids of the items, never the items."""
+
+    __slots__ = ("below", "owner", "records", "seen", "used")
+
+    owner: Token[Consumer | None]
+
+    def __init__(self, below: int = 0) -> None:
+        self.records: deque[tuple[int, Context | None]] = deque(maxlen=MAX_RECORDS)
+        self.seen = False  # it called get() again after the first of them: the work on that one is over
+        self.used = False  # it has opened a span since
+        self.below = below  # the id of the span of its own below which it receives them; 0 for none
+
+    @classmethod
+    def asking(cls, below: int) -> Consumer:
+        """That of the context that calls `get()`; a copy of that context, as in a task started in it, has its own."""
+        consumer = current_consumer.get()
+        if consumer is None or consumer.below != below or not consumer.is_mine():
+            current_consumer.set(None)  # the Token is to hold on to nobody else's
+            consumer = cls(below)
+            consumer.owner = current_consumer.set(consumer)
+        elif consumer.used:
+            consumer.forget()
+        consumer.seen = bool(consumer.records)
+        return consumer
+
+    def is_mine(self) -> bool:
+        """Whether it is that of the context that asks."""
+        try:
+            current_consumer.reset(self.owner)
+        except (ValueError, RuntimeError):
+            return False
+        self.owner = current_consumer.set(self)
+        return True
+
+    def forget(self) -> None:
+        self.records = deque(maxlen=MAX_RECORDS)
+        self.seen = self.used = False
+
+    def found(self, items: Iterable[object]) -> list[Context | None]:
+        """The contexts of these items, by identity; of those with the same id the latest: an id is used again."""
+        known: dict[int, list[Context | None]] = {}
+        for key, context in self.records:
+            known.setdefault(key, []).append(context)
+        stacks = [known.get(id(item)) for item in items]
+        return [stack.pop() if stack else None for stack in stacks]
+
+
+class Received(Entry):
+    """What one call of `get()` has brought; active until the next one."""
+
+    __slots__ = ("closed_ns", "consumer", "context", "filled")
+
+    def __init__(self, consumer: Consumer) -> None:
+        self.consumer = consumer
+        self.context: Context | None = None
+        self.closed_ns, self.filled = 0, False
+        self.previous = self.owner = None
+
+    def fill(self, item: object, context: Context | None) -> None:
+        """Its item has come."""
+        if self.consumer.used:
+            self.consumer.forget()
+        self.context, self.filled = context, True
+        self.consumer.records.append((id(item), context))
+
+    def set_aside(self) -> None:
+        """What came has a span of its own, and nothing else belongs there."""
+        self.consumer.forget()
+        self.context = None
+
+    @property
+    def ended_ns(self) -> int:
+        if self.closed_ns or self.previous is None:
+            return self.closed_ns
+        return self.previous.ended_ns  # with the block of detached() it is in
+
+    def as_parent(self) -> Context | None:
+        consumer = self.consumer
+        single = len(consumer.records) == 1 and not consumer.seen
+        if (single and self.filled) or not is_mine(self):
+            return self.context
+        return consumer.records[0][1] if single else None
+
+    def opened(self, span: DDSpan) -> None:
+        if is_mine(self):
+            consumer = self.consumer
+            if len(consumer.records) > 1 or consumer.seen:
+                for producer in producers(context for _, context in consumer.records):
+                    span.link_span(producer)
+            consumer.used = True
+
+    def close(self) -> None:
+        """It is active no more where it was made so; tasks started meanwhile keep it."""
+        self.closed_ns = self.closed_ns or time_ns()
+        if top_entry.get() is self and self.is_mine():
+            top_entry.set(self.below(left=True))
+
+
+def producers(contexts: Iterable[Context | None]) -> list[Context]:
+    """What a batch is linked to: each producer once, the latest `MAX_LINKS`."""
+    known = {(one.trace_id, one.span_id): one for one in contexts if one is not None and one.span_id}
+    return list(known.values())[-MAX_LINKS:]
+
+
+def claimed(items: Iterable[object]) -> list[Context | None]:
+    """The contexts of items that the caller, or the task which started it, has taken; they get a span of their own."""
+    consumer = current_consumer.get()
+    if consumer is None:
+        return []
+    found = consumer.found(items)
+    entry = active_entry()
+    if type(entry) is Received and is_mine(entry):
+        entry.set_aside()
+    elif consumer.is_mine():
+        consumer.forget()
+    return found
+
+
+def is_mine(entry: Entry) -> bool:
+    """Whether the context that asks is the owner; unlike the method, it changes nothing."""
+    top = top_entry.get()
+    if not entry.is_mine():
+        return False
+    entry.owner = top_entry.set(entry)
+    if top is not entry:
+        top_entry.set(top)
+    return True
+
+
+def receiving(*, alone: bool = False) -> Received | None:
+    """Called by `get()`, in the caller's context, before it waits: the cell for what will come.
+
+    `alone`: the item is no part of a batch, and what was active is so again once the cell is closed.
+    None when there is nothing to do: tracing is off, or the context provider is not ours.
+    """
+    if not tracer.enabled or tracer.context_provider is not provider:
+        return None
+    entry = active_entry()
+    nobodys = isinstance(entry, Foreign) and (entry.target is None or entry.one_shot)
+    mine = entry is not None and is_mine(entry)
+    if entry is not None and mine and not nobodys and type(entry) is not Received:
+        return None if alone else Received(Consumer.asking(id(entry)))  # a span of its own: it stays
+    # what others lent to this task is let go of, for good
+    base = entry if mine and not (isinstance(entry, Foreign) and entry.one_shot) else None
+    if not alone and type(entry) is Received and mine:
+        base = entry.previous
+        entry.close()
+    cell = Received(Consumer() if alone else Consumer.asking(0))
+    insert(cell, base, entry)
+    return cell
+
+
+def insert(cell: Received, base: Entry | None, instead: Entry | None) -> None:
+    """Make `cell` active over `base`; what sleeps above `instead`, in this task's generators, stays above."""
+    top = sleeper = top_entry.get()
+    while sleeper is not None and sleeper.previous is not instead:
+        sleeper = sleeper.previous
+    sleeps = top is not instead and sleeper is not None and is_mine(sleeper)
+    top_entry.set(base)
+    cell.push()
+    if sleeps and sleeper is not None:
+        sleeper.previous = cell
+        top_entry.set(top)
+
+
+class Items(Generic[T]):
+    """The iterator of `async for`: an item is active for the body. A class: it is let go of however the loop ends."""
+
+    def __init__(
+        self, take: Callable[[Received | None], Coroutine[Any, Any, T]], closed: type[Exception] | tuple[()]
+    ) -> None:
+        self._take, self._closed = take, closed
+        self._cell: Received | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, T]:
+        self._leave()
+        self._cell = receiving(alone=True)
+        return self._next()
+
+    async def _next(self) -> T:
+        try:
+            return await self._take(self._cell)
+        except self._closed:
+            self._leave()
+            raise StopAsyncIteration from None
+
+    def _leave(self) -> None:
+        if self._cell is not None:
+            self._cell.close()
+            self._cell = None
+
+    def __del__(self) -> None:
+        self._leave()

@@ -1,0 +1,1 @@
+"""What `asynctrace.testing` is made of: spans as data, trees as text, checks, waiting."""
