@@ -23,17 +23,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import ClosedResourceError, EndOfStream
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
-from ddtrace.trace import tracer
 
 from asynctrace._core.errors import UsageError
 from asynctrace._core.received import Items, captured, inside, receiving
+from asynctrace._core.tracer import tracer
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from ddtrace.trace import Context
-
     from asynctrace._core.received import Received
+    from asynctrace._core.tracer import Context
 
 __all__ = ["traced_stream"]
 

@@ -25,22 +25,20 @@ import asyncio
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ddtrace.trace import tracer
-
 from asynctrace._core.api import span
 from asynctrace._core.context import ROOT, SpanContext
 from asynctrace._core.errors import UsageError
 from asynctrace._core.received import Items, captured, claimed, inside, producers, receiving
+from asynctrace._core.tracer import tracer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from ddtrace.trace import Context
-
     from asynctrace._core.received import Received
     from asynctrace._core.span import Span
+    from asynctrace._core.tracer import Context
 
 __all__ = ["TracedLifoQueue", "TracedPriorityQueue", "TracedQueue"]
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 pytest_plugins = "pytester"
 
+pytestmark = pytest.mark.slow  # each is a pytest of its own: half a minute together
+
 WITHOUT = ("-p", "no:ddtrace", "-p", "no:hypothesispytest", "-p", "no:cacheprovider")
 """Plugins that cost a second each time, and that nothing here is about."""
 

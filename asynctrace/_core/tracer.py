@@ -14,12 +14,12 @@ import logging
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from ddtrace.trace import Span as DDSpan, tracer
+from ddtrace.trace import Context, Span as DDSpan, tracer
 
 if TYPE_CHECKING:
     from ddtrace.trace import TraceFilter
 
-__all__ = ["sample", "set_up", "tracer", "weak_root"]
+__all__ = ["Context", "sample", "set_up", "tracer", "weak_root"]
 
 log = logging.getLogger("asynctrace")
 
