@@ -75,16 +75,17 @@ def traced_stream(
         >>> anyio.run(main)
         True
     """
+    wrong = UsageError(
+        "traced_stream() needs an open pair of memory object streams",
+        hint="traced_stream(anyio.create_memory_object_stream(100))",
+    )
     try:
         send, receive = pair
         closed = send._closed or receive._closed
     except (TypeError, ValueError, AttributeError):
-        closed = True
+        raise wrong from None
     if closed:
-        raise UsageError(
-            "traced_stream() needs an open pair of memory object streams",
-            hint="traced_stream(anyio.create_memory_object_stream(100))",
-        )
+        raise wrong
     if not tracer.enabled or isinstance(send, _Send):
         return pair
     traced = _Send(send._state), _Receive(receive._state)
@@ -115,7 +116,8 @@ class _Receive(MemoryObjectReceiveStream[T]):
         item: T = unwrapped(super().receive_nowait(), cell)
         return item
 
-    def receive(self) -> Coroutine[Any, Any, T]:
+    # not `async def`: what the caller does next is decided at the call
+    def receive(self) -> Coroutine[Any, Any, T]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self._filling(receiving())
 
     async def _filling(self, cell: Received | None) -> T:

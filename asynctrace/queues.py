@@ -76,7 +76,8 @@ class _Traced(asyncio.Queue[T]):
         item: T = envelope.item
         return item
 
-    def get(self) -> Coroutine[Any, Any, T]:
+    # not `async def`: what the caller does next is decided at the call
+    def get(self) -> Coroutine[Any, Any, T]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Take the next item, as soon as there is one; what follows belongs to its producer."""
         return self._filling(receiving())
 
@@ -149,7 +150,7 @@ class _Traced(asyncio.Queue[T]):
         return _Batch(self, items, name)
 
 
-class TracedQueue(_Traced[T], asyncio.Queue[T]):
+class TracedQueue(_Traced[T], asyncio.Queue[T]):  # pyright: ignore[reportIncompatibleMethodOverride]
     """An `asyncio.Queue` whose items carry their producer's trace; `maxsize` items at most, 0 for no limit.
 
     Example:
@@ -184,7 +185,7 @@ class TracedPriorityQueue(_Traced[T], asyncio.PriorityQueue[T]):  # type: ignore
     """
 
 
-class TracedLifoQueue(_Traced[T], asyncio.LifoQueue[T]):
+class TracedLifoQueue(_Traced[T], asyncio.LifoQueue[T]):  # pyright: ignore[reportIncompatibleMethodOverride]
     """An `asyncio.LifoQueue` whose items carry their producer's trace: the latest comes first.
 
     Example:
