@@ -80,13 +80,15 @@ class Span(Entry):
             dd.start_ns = (
                 parent.start_ns
             )  # the wall clock was stepped back: no child starts before its parent
-        for key, value in (self._tags or {}).items():
-            self.set_tag(key, value)
+        if self._tags:
+            for key, value in self._tags.items():
+                self.set_tag(key, value)
         if activate and ours:
             self.push()
             provider.announce(dd)
-        for listener in tuple(listeners):
-            listener.opened(dd)
+        if listeners:
+            for listener in tuple(listeners):
+                listener.opened(dd)
         return self
 
     def _parent_of(self, entry: Entry | None, *, ours: bool) -> DDSpan | Context | None:
@@ -234,6 +236,9 @@ class _Off(Span):
     def set_outcome(self, outcome: str) -> None: ...
 
     def finish(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *exc: object) -> None: ...
 
