@@ -20,6 +20,7 @@ from ddtrace.trace import BaseContextProvider, Context, Span as DDSpan
 
 from asynctrace._core.delivery import listeners
 from asynctrace._core.frames import OVER, STOPS_OF_OVER, Over, generator_around, opener, stops
+from asynctrace._core.tracer import is_for_one_span
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -178,10 +179,9 @@ class Provider(BaseContextProvider):
         elif (known := self._find(ctx)) is not None:
             top_entry.set(known)
         else:
-            # ddtrace's integrations activate the context of a request's headers and leave it there: it is good for one
-            # span, or the next request on that connection would join the trace. `_reactivate` is ddtrace's own word
-            # for "more than one" (its executor integration); without it we'd lose only that.
-            once = isinstance(ctx, Context) and not getattr(ctx, "_reactivate", False)
+            # ddtrace's integrations activate the context of a request's headers and leave it there: if it were good for
+            # more than one span, the next request on that connection would join the trace
+            once = isinstance(ctx, Context) and is_for_one_span(ctx)
             if isinstance(ctx, Context):
                 top_entry.set(None)  # nobody deactivates it: chains would grow without bound
             if isinstance(ctx, DDSpan) and (above := active_entry()) is not None:

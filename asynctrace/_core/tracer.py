@@ -4,6 +4,7 @@
 |---|---|---|
 | `Span._local_root` | a sampling decision is made on the local root | made on the span itself |
 | `Tracer._span_aggregator.user_processors` | our filters around the user's | `configure()`: theirs must be set after |
+| `Context._reactivate` | ddtrace's executor integration activates a context for more than one span | good for one |
 """
 
 from __future__ import annotations
@@ -79,6 +80,11 @@ def register(first: TraceFilter, last: TraceFilter) -> None:
 def local_root(span: DDSpan) -> DDSpan:
     """The first span of the trace in this process."""
     return getattr(span, "_local_root", None) or span
+
+
+def is_for_one_span(context: Context) -> bool:
+    """Whether a Context that ddtrace activated is used up by its first span, as in ddtrace's own provider."""
+    return not getattr(context, "_reactivate", False)
 
 
 def weak_root(span: DDSpan) -> weakref.ref[DDSpan]:
