@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("asynctrace")
 
-NAMES = ("aiohttp", "asyncpg", "aio_pika", "futures")
+NAMES = ("aiohttp", "asyncpg", "aio_pika", "futures", "cancellation")
 """The integrations; each is the module of asynctrace, and the library, of that name."""
 
-LIBRARIES = {"futures": "concurrent.futures"}
+LIBRARIES = {"futures": "concurrent.futures", "cancellation": "asyncio"}
 """Libraries that are imported by another name."""
 
 

@@ -83,6 +83,7 @@ class Recorder:
         """A span became active."""
         with self._lock:
             self._opened[span.span_id] = span
+        self._waiting.wake()
 
     def handed_over(self, trace: list[DDSpan]) -> None:
         """Spans went to the writer."""
@@ -274,8 +275,8 @@ class Recorder:
     ) -> list[RecordedSpan]:
         """Wait until so many spans were handed over, one of that name, or what a function of the recorder asks for.
 
-        Gives the spans. Woken when spans are handed over, in whatever loop or thread. Raises `AssertionError`, with
-        what there is, when `timeout` seconds are over.
+        Gives the spans. Woken when spans are opened and handed over, in whatever loop or thread. Raises
+        `AssertionError`, with what there is, when `timeout` seconds are over.
 
         Example:
             >>> import asyncio

@@ -139,7 +139,7 @@ def test_an_unsupported_version(
     modules["asyncpg"].SUPPORTED = ("9", "10")
     for _ in range(3):
         install()
-    assert events == ["+aiohttp", "+aio_pika", "+futures"]
+    assert events == ["+aiohttp", "+aio_pika", "+futures", "+cancellation"]
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("asynctrace", logging.WARNING)
     assert "asyncpg 2.0" in record.getMessage()
@@ -174,7 +174,7 @@ def test_a_missing_library(
         install("aio_pika")
     assert isinstance(caught.value, ImportError)
     install()
-    assert events == ["+aiohttp", "+asyncpg", "+futures"]
+    assert events == ["+aiohttp", "+asyncpg", "+futures", "+cancellation"]
     assert not caplog.records
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 
+from asynctrace._core.values import text
+
 OK = "ok"
 ERROR = "error"
 TIMEOUT = "timeout"
@@ -21,6 +23,8 @@ OUTCOME_TAG = "async.outcome"
 
 FAILED = frozenset({ERROR, TIMEOUT})
 """The outcomes that set ddtrace's error flag."""
+
+_CANCELLATIONS = (asyncio.CancelledError, concurrent.futures.CancelledError)
 
 _TIMEOUTS = (
     TimeoutError,
@@ -37,7 +41,7 @@ def outcome_of(exc: BaseException) -> str:
         ('cancelled', 'timeout', 'ok')
     """
     kind = type(exc)  # an exception may lie about its class
-    if issubclass(kind, asyncio.CancelledError):
+    if issubclass(kind, _CANCELLATIONS):
         return CANCELLED
     if issubclass(kind, GeneratorExit):
         return CLOSED
@@ -48,3 +52,40 @@ def outcome_of(exc: BaseException) -> str:
     ):  # as ddtrace has it: leaving with 0 or None is no error
         return OK
     return ERROR
+
+
+MAX_LEAVES = 100
+"""So many exceptions of a group are looked at."""
+
+
+def leaf_types(exc: BaseException) -> str:
+    """The types of the exceptions in an exception group, however deep, each with how often; "" for other exceptions.
+
+    Example:
+        >>> leaf_types(ValueError())
+        ''
+    """
+    counts: dict[str, int] = {}
+    pending = list(reversed(members_of(exc)))
+    for _ in range(MAX_LEAVES):
+        if not pending:
+            break
+        one = pending.pop()
+        if members := members_of(one):
+            pending.extend(reversed(members))
+        else:
+            counts[type_name(one)] = counts.get(type_name(one), 0) + 1
+    return ", ".join(name if count == 1 else f"{name} x{count}" for name, count in counts.items())
+
+
+def members_of(exc: BaseException) -> tuple[BaseException, ...]:
+    """The exceptions of a group: Python's own since 3.11, the `exceptiongroup` package's before; none of others."""
+    if all(kind.__name__ != "BaseExceptionGroup" for kind in type(exc).__mro__):
+        return ()
+    members: tuple[BaseException, ...] = exc.exceptions  # type: ignore[attr-defined]
+    return members
+
+
+def type_name(exc: BaseException) -> str:
+    """As ddtrace names it in `error.type`."""
+    return text(f"{type(exc).__module__}.{type(exc).__name__}")

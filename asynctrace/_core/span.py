@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ddtrace.trace import Span as DDSpan, tracer
 
+from asynctrace._core.cancel import cut_short, explain
 from asynctrace._core.context import ROOT, SpanContext
 from asynctrace._core.delivery import listeners
 from asynctrace._core.errors import UsageError
-from asynctrace._core.outcome import FAILED, OUTCOME_TAG, outcome_of
+from asynctrace._core.outcome import CANCELLED, FAILED, OUTCOME_TAG, leaf_types, outcome_of, type_name
 from asynctrace._core.provider import Entry, active_entry, provider, span_end_ns, top_entry
 from asynctrace._core.values import presentable, text
 
@@ -31,6 +32,12 @@ MEASURED = "_dd.measured"
 
 STACK_FRAMES = 30
 """A stack is cut to this many frames, the innermost; ddtrace's own default."""
+
+STACK_LENGTH = 16_000
+"""And, with those of the exceptions it came from and of a group's members, to so many characters, the last."""
+
+LEAVES_TAG = "async.error.leaves"
+"""The types of the exceptions in an exception group."""
 
 
 class Span(Entry):
@@ -125,6 +132,8 @@ class Span(Entry):
         self.set_outcome(outcome)
         if outcome in FAILED:
             record_error(dd, exc)
+        elif outcome == CANCELLED:
+            cut_short(dd, exc)
 
     def set_outcome(self, outcome: str) -> None:
         """Say how it ended, where no exception tells: one of the names in `_core/outcome.py`."""
@@ -283,11 +292,14 @@ def record_error(dd: DDSpan, exc: BaseException) -> None:
         # what ddtrace leaves out: exceptions that were never raised, are false, or have text that is not UTF-8
         dd.set_tag("error.message", text(exc))
         if dd.get_tag("error.type") is None:
-            dd.set_tag("error.type", f"{text(type(exc).__module__)}.{type(exc).__name__}")
+            dd.set_tag("error.type", type_name(exc))
         stack = dd.get_tag("error.stack")
         if stack is None:
             stack = "".join(traceback.format_tb(exc.__traceback__, -STACK_FRAMES))
         if stack:
-            dd.set_tag("error.stack", text(stack))
+            dd.set_tag("error.stack", text(stack)[-STACK_LENGTH:])
+        if leaves := leaf_types(exc):
+            dd.set_tag(LEAVES_TAG, text(leaves))
+        explain(exc)
     except Exception:
         log.debug("%s could not be recorded", type(exc), exc_info=True)
