@@ -18,6 +18,7 @@ from asynctrace._core.provider import top_entry
 from asynctrace._core.span import OFF
 from asynctrace._core.tracer import tracer
 from asynctrace._core.values import text
+from asynctrace._managed import is_manager, makes_managers, managed, traced_class
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
@@ -61,10 +62,11 @@ def atraced(
 ) -> F | Callable[[F], F]:
     """Trace every call of a function: coroutine functions, async generators, plain functions and generators, methods.
 
+    Over `@asynccontextmanager`, `@contextmanager` or a class of context managers: every block, from enter to exit.
     With and without brackets. The span is named as ddtrace names it, `module.function`, unless `name` says otherwise;
     `capture` names arguments to record as tags (cut to 200 characters), none by default. The function keeps its kind
-    and signature; its result, its exceptions and its cancellation are its own. Raises `UsageError` when decorating
-    something that is not a function.
+    and signature, a class stays the same class; result, exceptions and cancellation are the function's own. Raises
+    `UsageError` when decorating something else, and when `capture` names what is no argument.
 
     Example:
         >>> import asyncio
@@ -92,9 +94,9 @@ def atraced(
 def _target(function: Any) -> Any:
     if isinstance(function, (classmethod, staticmethod)):
         return function
-    if not callable(function) or inspect.isclass(function):
+    if not callable(function) or (inspect.isclass(function) and not is_manager(function)):
         raise UsageError(
-            f"@atraced needs a function, got {function!r}",
+            f"@atraced needs a function, or a class of context managers (without __slots__), got {function!r}",
             hint="@atraced, or @atraced('name') above `def` or `async def`",
         )
     return function
@@ -109,7 +111,7 @@ def _opener(
     if not capture:
         return lambda _args, _kwargs: span(name, **options)
     signature = inspect.signature(function)
-    if unknown := set(capture) - set(signature.parameters):
+    if unknown := set(capture) - (set() if inspect.isclass(function) else set(signature.parameters)):
         raise UsageError(
             f"capture= names no argument of {name}: {sorted(unknown)}", hint="use the parameters' names"
         )
@@ -129,8 +131,12 @@ def _opener(
 def _wrapped(function: Any, new_span: Callable[..., Span]) -> Any:
     if isinstance(function, (classmethod, staticmethod)):
         return function.__class__(_wrapped(function.__func__, new_span))
-    if inspect.isasyncgenfunction(function):
-        wrapper: Callable[..., Any] = _async_generator(function, new_span)
+    if inspect.isclass(function):
+        return traced_class(function, new_span)
+    if makes_managers(function):
+        wrapper: Callable[..., Any] = managed(function, new_span)
+    elif inspect.isasyncgenfunction(function):
+        wrapper = _async_generator(function, new_span)
     elif inspect.isgeneratorfunction(function):
         wrapper = _generator(function, new_span)
     elif inspect.iscoroutinefunction(function):
