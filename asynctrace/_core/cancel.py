@@ -188,7 +188,8 @@ def _waited_for(task: asyncio.Future[Any]) -> Iterator[asyncio.Future[Any]]:
 
 def _owner_of_awaited(task: asyncio.Task[Any]) -> tuple[str, str]:
     """Nobody asked this task to stop: what it awaited was cancelled. Python counts the askers since 3.11."""
-    return (AWAITED, "") if hasattr(task, "cancelling") and task.cancelling() == 0 else ("", "")
+    cancelling = getattr(task, "cancelling", None)
+    return (AWAITED, "") if cancelling is not None and cancelling() == 0 else ("", "")
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ddtrace.trace import TraceFilter, tracer
 
+from asynctrace._core.early import everything, unloaded
 from asynctrace._core.outcome import CANCELLED, CLOSED, ERROR, OUTCOME_TAG, TIMEOUT
 
 if TYPE_CHECKING:
@@ -45,9 +46,12 @@ UNINTENDED = {
 
 
 class Head(TraceFilter):
-    """The first of the filters: gives ddtrace's own spans the outcomes that ours have."""
+    """The first of the filters: unloads carriers, and gives ddtrace's own spans the outcomes that ours have."""
+
+    unloads_carriers = True
 
     def process_trace(self, trace: list[DDSpan]) -> list[DDSpan] | None:
+        trace = unloaded(trace)
         for span in trace:
             if span.error and span.get_tag(OUTCOME_TAG) is None:
                 kind = span.get_tag("error.type") or ""
@@ -75,7 +79,7 @@ tail = Tail()
 
 
 async def shutdown(timeout: float = 5.0) -> bool:
-    """Send what has finished; come back within `timeout` seconds (+ 0.1), sent or not.
+    """Send what has finished, of open traces, too; come back within `timeout` seconds (+ 0.1), sent or not.
 
     Never blocks the loop, never raises, may be called again: the tracer goes on. True when the flush ended in time:
     ddtrace does not tell whether the agent took it. Programs under `traced_app` need not call it.
@@ -92,6 +96,7 @@ async def shutdown(timeout: float = 5.0) -> bool:
             flushed.set_result(None)
 
     def flush() -> None:
+        everything()
         try:
             tracer.flush()  # type: ignore[no-untyped-call]
         except Exception:

@@ -6,7 +6,8 @@ threads, so others see our entries, too. One rule places every span:
 - an entry that has ended, asked for in the context it was made active in: popped, the one before it is active again;
 - an entry that has ended, asked for in a copy of that context: inherited, it stays the parent of the work there.
 
-So work that outlives the span it was started under stays in its trace. After `LATE_NS` it starts a new one.
+So work that outlives the span it was started under stays in its trace. After `LATE_NS` it starts a new one,
+with a link.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from ddtrace.trace import BaseContextProvider, Context, Span as DDSpan
 
 from asynctrace._core.delivery import listeners
+from asynctrace._core.early import watch
 from asynctrace._core.frames import OVER, STOPS_OF_OVER, Over, generator_around, opener, stops
 from asynctrace._core.tracer import is_for_one_span
 
@@ -133,6 +135,29 @@ class Foreign(Entry):
         self.pop()
 
 
+class Late(Entry):
+    """Stands in for an entry that ended long ago: what starts now is a trace of its own, with a link to it."""
+
+    __slots__ = ("_entry",)
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
+        self.previous = self.owner = self.frame = None
+
+    @property
+    def ended_ns(self) -> int:
+        return 0
+
+    def as_parent(self) -> None:
+        return None
+
+    def opened(self, span: DDSpan) -> None:
+        before = self._entry.as_parent()
+        context = before.context if isinstance(before, DDSpan) else before
+        if context is not None and context.span_id:
+            span.link_span(context)
+
+
 def span_end_ns(span: DDSpan) -> int:
     """When a ddtrace span ended, in ns since the epoch; 0 while it is open."""
     return 0 if span.duration_ns is None else (span.start_ns + span.duration_ns) or 1
@@ -158,7 +183,7 @@ def active_entry() -> Entry | None:
         elif entry.frame is not None:
             above, entry = entry, entry.previous
         else:
-            return entry if time_ns() - ended < LATE_NS else None
+            return entry if time_ns() - ended < LATE_NS else Late(entry)
     return None
 
 
@@ -193,6 +218,8 @@ class Provider(BaseContextProvider):
             if listeners and isinstance(ctx, DDSpan):
                 for listener in tuple(listeners):
                     listener.opened(ctx)
+            if watch.asleep:
+                watch.wake()
         self.announce(ctx)
 
     def announce(self, ctx: DDSpan | Context | None) -> None:

@@ -13,6 +13,7 @@ from ddtrace.trace import Span as DDSpan, tracer
 from asynctrace._core.cancel import cut_short, explain
 from asynctrace._core.context import ROOT, SpanContext
 from asynctrace._core.delivery import listeners
+from asynctrace._core.early import watch
 from asynctrace._core.errors import UsageError
 from asynctrace._core.outcome import CANCELLED, FAILED, OUTCOME_TAG, leaf_types, outcome_of, type_name
 from asynctrace._core.provider import Entry, active_entry, provider, span_end_ns, top_entry
@@ -96,6 +97,8 @@ class Span(Entry):
         if listeners:
             for listener in tuple(listeners):
                 listener.opened(dd)
+        if watch.asleep:
+            watch.wake()
         return self
 
     def _parent_of(self, entry: Entry | None, *, ours: bool) -> DDSpan | Context | None:

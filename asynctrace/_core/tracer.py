@@ -4,6 +4,9 @@
 |---|---|---|
 | `Span._local_root` | a sampling decision is made on the local root | made on the span itself |
 | `Tracer._span_aggregator.user_processors` | our filters around the user's | `configure()`: theirs must be set after |
+| `_span_aggregator._traces`, `._lock`, `.dd_processors` | finished spans leave before 300 have ended | after 300 |
+| `_span_aggregator.partial_flush_enabled` | as the user has set it | taken for on |
+| `_span_aggregator.sampling_processor` | no early decision where rules may see more later | as if there were some |
 | `Context._reactivate` | ddtrace's executor integration activates a context for more than one span | good for one |
 """
 
@@ -98,3 +101,58 @@ def sample(root: DDSpan) -> None:
         tracer.sample(root)  # type: ignore[no-untyped-call]
     except Exception:
         log.debug("sampling decision failed", exc_info=True)
+
+
+def partial_flush() -> bool:
+    """Whether spans may leave before their trace has ended: `DD_TRACE_PARTIAL_FLUSH_ENABLED`."""
+    aggregator = getattr(tracer, "_span_aggregator", None)
+    return bool(getattr(aggregator, "partial_flush_enabled", True))
+
+
+def open_traces() -> list[tuple[int, int, DDSpan]]:
+    """Of the traces that ddtrace holds: trace id, how many spans have ended, the first of those that it holds."""
+    try:
+        traces = list(tracer._span_aggregator._traces.items())
+        return [(key, one.num_finished, one.spans[0]) for key, one in traces if one.spans]
+    except Exception:
+        log.debug("ddtrace's open traces are not where they were", exc_info=True)
+        return []
+
+
+def take_finished(trace_id: int) -> list[DDSpan]:
+    """The finished spans of a trace that has open ones, as ddtrace's own partial flush takes them; it forgets them."""
+    aggregator = tracer._span_aggregator
+    if not any(getattr(one, "unloads_carriers", False) for one in aggregator.user_processors):
+        return []
+    with aggregator._lock:
+        trace = aggregator._traces.get(trace_id)
+        if trace is None or all(span.duration_ns is not None for span in trace.spans):  # it leaves as a whole
+            return []
+        counted = trace.num_finished
+        finished: list[DDSpan] = trace.remove_finished()
+        # a thread may be between the end of a span and its being counted: it will count one that is not there
+        trace.num_finished = counted - len(finished)
+    if finished:
+        finished[0].set_metric("_dd.py.partial_flush", len(finished))
+        for processor in aggregator.dd_processors:
+            finished = processor.process_trace(finished) or []
+    return finished
+
+
+def may_decide_early(root: DDSpan) -> bool:
+    """Whether the trace of this local root is kept, and may be known to be so before it has ended.
+
+    A sampling rule may ask for a tag or a resource that is set at the end; and of a trace that is to be dropped all
+    spans wait, since the user may still want to keep it.
+    """
+    priority = root.context.sampling_priority
+    if priority is None:
+        try:
+            if tracer._span_aggregator.sampling_processor.sampler.rules:
+                return False
+        except Exception:
+            log.debug("ddtrace's sampling rules are not where they were", exc_info=True)
+            return False
+        sample(root)
+        priority = root.context.sampling_priority
+    return priority is not None and priority > 0

@@ -500,7 +500,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 async def test_after_ten_minutes_a_new_trace(traces: Recorder, clock: list[int]) -> None:
-    """Late work is below what ended up to ten minutes ago; what is later starts traces of its own."""
+    """Late work is below what ended up to ten minutes ago; what is later starts traces of its own, with a link."""
     steps: asyncio.Queue[str] = asyncio.Queue()
 
     async def work() -> None:
@@ -522,6 +522,28 @@ async def test_after_ten_minutes_a_new_trace(traces: Recorder, clock: list[int])
     steps.put_nowait("")
     await task
     assert traces.tree() == "a\n  in time\ntoo late\nagain"
+    for name in ("too late", "again"):
+        assert [link.span_id for link in traces.one(name).links] == [traces.one("a").span_id]
+
+
+async def test_late_spans_of_ddtrace_have_the_link_too(traces: Recorder, clock: list[int]) -> None:
+    """Whoever opens them; what was detached has nothing to be linked to."""
+    go = asyncio.Event()
+
+    async def work(name: str) -> None:
+        await go.wait()
+        tracer.trace(name).finish()
+
+    with tracer.trace("a"):
+        tasks = [asyncio.create_task(work("late"))]
+        with detached():
+            tasks.append(asyncio.create_task(work("free")))
+    clock[0] = LATE_NS + 10**9
+    go.set()
+    await asyncio.gather(*tasks)
+    assert traces.tree() == "a\nlate\nfree"
+    assert [link.span_id for link in traces.one("late").links] == [traces.one("a").span_id]
+    assert not traces.one("free").links
 
 
 async def test_an_open_span_has_no_limit(traces: Recorder, clock: list[int]) -> None:

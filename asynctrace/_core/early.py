@@ -1,0 +1,128 @@
+"""Finished spans leave the process while their root is still open.
+
+ddtrace keeps what has ended until the whole trace has, or until 300 spans have (`DD_TRACE_PARTIAL_FLUSH_MIN_SPANS`): of
+a WebSocket, a worker or a process that is killed one would see nothing. A thread looks after the traces that are open;
+it sleeps while there are none. Spans it takes from ddtrace travel with a carrier: a span in a trace of its own, for
+which our first filter puts them in, so that filters, sampling and writer see them as ever.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from time import time_ns
+from typing import TYPE_CHECKING
+
+from asynctrace._core import tracer as doors
+from asynctrace._core.tracer import tracer
+
+if TYPE_CHECKING:
+    from ddtrace.trace import Span as DDSpan
+
+log = logging.getLogger("asynctrace")
+
+CARRIER = "asynctrace.carrier"
+
+QUIET_MS = 50
+"""Default of `ASYNCTRACE_PARTIAL_FLUSH_MS`: for so long (ms) nothing of a trace has left before it is looked after;
+0 turns this off."""
+
+AT_ONCE = 20
+"""So many traces are looked after at a time: a busy process has thousands open, and most end soon."""
+
+
+def _setting() -> float:
+    text = os.environ.get("ASYNCTRACE_PARTIAL_FLUSH_MS", "")
+    try:
+        return max(float(text), 0.0) if text else QUIET_MS
+    except ValueError:
+        log.warning("ASYNCTRACE_PARTIAL_FLUSH_MS is not a number: %r; %s ms it is", text, QUIET_MS)
+        return QUIET_MS
+
+
+class Watch:
+    """The thread that looks after open traces."""
+
+    def __init__(self, quiet_ms: float) -> None:
+        self.quiet_ns = int(quiet_ms * 1e6)
+        self.asleep = self.quiet_ns > 0  # read on the hot path: whoever opens a span wakes it
+        self._awake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._left_ns: dict[int, int] = {}  # trace id: when spans of it left last
+
+    def wake(self) -> None:
+        """There is an open trace."""
+        self.asleep = False
+        if self._thread is None:
+            if not doors.partial_flush():
+                return
+            atexit.register(everything)  # after ddtrace's own: called before it
+            self._thread = threading.Thread(target=self._run, name="asynctrace-early", daemon=True)
+            self._thread.start()
+        self._awake.set()
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while True:
+            pause.wait(self.quiet_ns / 1e9)
+            try:
+                self.look()
+            except Exception:
+                log.debug("finished spans could not be handed over early", exc_info=True)
+            if not doors.open_traces():
+                self._awake.clear()
+                self.asleep = True
+                if not doors.open_traces():  # else one was opened by somebody who saw us awake
+                    self._awake.wait()
+                self.asleep = False
+
+    def look(self, *, quiet_ns: int | None = None) -> None:
+        """Hand over what has ended of the traces of which nothing has left for `quiet_ns`."""
+        if not self.quiet_ns or not tracer.enabled or not doors.partial_flush():
+            return
+        quiet, now = self.quiet_ns if quiet_ns is None else quiet_ns, time_ns()
+        traces = doors.open_traces()
+        self._left_ns = {key: self._left_ns.get(key, span.start_ns) for key, _, span in traces}
+        due = [(self._left_ns[key], key, span) for key, ended, span in traces if ended]
+        due.sort(key=lambda one: one[0])
+        for left_ns, key, span in due[:AT_ONCE] if quiet_ns is None else due:
+            if now - left_ns >= quiet and doors.may_decide_early(doors.local_root(span)):
+                self._left_ns[key] = now
+                hand_over(doors.take_finished(key))
+
+    def forget(self) -> None:
+        """In a process that was forked off: the thread stayed behind, and what it looked after."""
+        self.__init__(self.quiet_ns / 1e6)  # type: ignore[misc]
+
+
+_cargo: dict[int, list[DDSpan]] = {}
+
+
+def hand_over(spans: list[DDSpan]) -> None:
+    """Have ddtrace filter, sample and send these spans."""
+    if not spans:
+        return
+    carrier = tracer.start_span(CARRIER)
+    _cargo[carrier.trace_id] = spans
+    carrier.finish()
+
+
+def unloaded(trace: list[DDSpan]) -> list[DDSpan]:
+    """What our first filter puts in a carrier's place."""
+    return _cargo.pop(trace[0].trace_id, []) if trace and trace[0].name == CARRIER else trace
+
+
+def everything() -> None:
+    """At the end of the process: what has ended leaves, whatever is still open."""
+    try:
+        watch.look(quiet_ns=0)
+    except Exception:
+        log.debug("finished spans could not be handed over", exc_info=True)
+
+
+watch = Watch(_setting())
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=watch.forget)
