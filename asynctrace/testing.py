@@ -10,11 +10,12 @@
             shop.mail
         ''')
 
-Needs no agent, and never flushes ddtrace.
+Needs no agent, and never flushes ddtrace. Spans go to an agent, too, where the environment names one.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,9 @@ __all__ = ["RecordedLink", "RecordedSpan", "Recorder"]
 class Recorder:
     """Records every span of the process while it runs: ours, ddtrace's integrations', the user's own.
 
-    `spans` holds what was handed to ddtrace's writer, after all filters, and nothing else; `open` what was started
-    and has not ended. A `with` block, or `start()` and `stop()`.
+    `spans` holds what goes to ddtrace's writer, after all filters, and nothing else; `open` what was started and has
+    not ended. A `with` block, or `start()` and `stop()`. With `send=False` nothing is sent meanwhile; left out, it is
+    sent where the environment names an agent (`DD_TRACE_AGENT_URL` or `DD_AGENT_HOST`).
 
     Example:
         >>> from asynctrace import span
@@ -52,7 +54,8 @@ class Recorder:
           inner
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, send: bool | None = None) -> None:
+        self._send = _has_agent() if send is None else send
         self._lock = threading.RLock()  # the garbage collector may end spans while we hold it
         self._opened: dict[int, DDSpan] = {}
         self._handed_over: list[DDSpan] = []
@@ -85,13 +88,14 @@ class Recorder:
             self._opened[span.span_id] = span
         self._waiting.wake()
 
-    def handed_over(self, trace: list[DDSpan]) -> None:
-        """Spans went to the writer."""
+    def handed_over(self, trace: list[DDSpan]) -> bool:
+        """Spans are about to go to the writer."""
         with self._lock:
             self._handed_over.extend(trace)
             for span in trace:
                 self._opened.pop(span.span_id, None)
         self._waiting.wake()
+        return self._send
 
     # -- what was recorded
 
@@ -322,6 +326,11 @@ class Recorder:
     def _too_late(self, what: object, timeout: float) -> AssertionError:
         wanted = {int: f"{what} spans", str: f"a span named {what!r}"}.get(type(what), f"{what!r}")
         return AssertionError(f"waited {timeout:g} s for {wanted}, got\n{self.report()}")
+
+
+def _has_agent() -> bool:
+    """Without one, ddtrace would try to send for seconds when the tests are over, and log that it failed."""
+    return any(os.environ.get(name) for name in ("DD_TRACE_AGENT_URL", "DD_AGENT_HOST"))
 
 
 def _condition(what: int | str | Callable[[Recorder], object]) -> Callable[[Recorder], object]:

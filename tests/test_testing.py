@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,9 +14,12 @@ from ddtrace.trace import TraceFilter, tracer
 from asynctrace import ROOT, SpanContext, UsageError, attached, span, start_span
 from asynctrace._core.delivery import listeners
 from asynctrace.testing import RecordedSpan, Recorder
+from tests.core.process import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.sink import Sink
 
 
 def test_what_is_recorded(traces: Recorder) -> None:
@@ -50,6 +54,29 @@ def test_only_what_was_handed_over(traces: Recorder) -> None:
     assert ([one.name for one in traces.open], traces.spans) == (["outer"], [])
     outer.finish()
     assert (traces.open, [one.name for one in traces.spans]) == ([], ["outer", "inner"])
+
+
+def test_what_is_recorded_is_sent_or_not(sink: Sink) -> None:
+    """As asked for; what a recorder keeps back, no other one sends."""
+    for send in (False, True):
+        with Recorder(send=send), Recorder(send=True), span(f"sent: {send}"):
+            pass
+    assert [one["name"] for one in sink.wait_for(1)] == ["sent: True"]
+
+
+def test_without_an_agent() -> None:
+    """Where the environment names no agent, none is looked for: the process ends at once, and silently."""
+    program = """
+        import time
+        from asynctrace import span
+        from asynctrace.testing import Recorder
+        with Recorder() as traces, span("outer"):
+            pass
+        print(*traces.names(), time.time())
+    """
+    name, ended = run(program).split()
+    assert name == "outer"
+    assert time.time() - float(ended) < 2.5  # ddtrace tries for 3 s
 
 
 def test_open_spans_of_ddtrace(traces: Recorder) -> None:

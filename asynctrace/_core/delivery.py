@@ -29,8 +29,8 @@ class Listener(Protocol):
     def opened(self, span: DDSpan) -> None:
         """A span of ours or of ddtrace's became active."""
 
-    def handed_over(self, trace: list[DDSpan]) -> None:
-        """These spans go to ddtrace's sampler and writer."""
+    def handed_over(self, trace: list[DDSpan]) -> bool:
+        """These spans are about to go to ddtrace's sampler and writer; whether they may."""
 
 
 listeners: list[Listener] = []
@@ -69,9 +69,8 @@ class Tail(TraceFilter):
     """The last of the filters: sees what the user's filters have left."""
 
     def process_trace(self, trace: list[DDSpan]) -> list[DDSpan] | None:
-        for listener in tuple(listeners):
-            listener.handed_over(trace)
-        return trace
+        allowed = [listener.handed_over(trace) for listener in tuple(listeners)]
+        return trace if all(allowed) else None
 
 
 head = Head()
