@@ -7,7 +7,6 @@ import importlib
 import importlib.metadata
 import importlib.util
 import logging
-import os
 import re
 import sys
 import threading
@@ -21,7 +20,7 @@ from asynctrace._core.errors import (
     UnsupportedVersionError,
     UsageError,
 )
-from asynctrace._core.naming import is_true
+from asynctrace._core.naming import is_on
 from asynctrace._core.tracer import tracer
 
 if TYPE_CHECKING:
@@ -31,6 +30,9 @@ log = logging.getLogger("asynctrace")
 
 NAMES = ("aiohttp", "asyncpg", "aio_pika", "futures", "cancellation")
 """The integrations; each is the module of asynctrace, and the library, of that name."""
+
+FROM_THE_START = "futures"
+"""On before `install()`: part of the core."""
 
 LIBRARIES = {"futures": "concurrent.futures", "cancellation": "asyncio"}
 """Libraries that are imported by another name."""
@@ -56,8 +58,7 @@ _warned: set[str] = set()
 
 
 def install(*names: str) -> None:
-    """Trace the libraries in use, no code touched: aiohttp (server and client), asyncpg, aio-pika;
-    and into thread pools.
+    """Trace the libraries in use, no code touched: aiohttp (server and client), asyncpg, aio-pika; note who cancels.
 
     Without names every library that is installed is traced, from the moment it is imported; one in an unsupported
     version is left out with one warning, and one switched off by `DD_TRACE_<NAME>_ENABLED=false` without. By name, it
@@ -79,7 +80,7 @@ def install(*names: str) -> None:
             _activate(name)
         for name in () if chosen else NAMES:
             library = LIBRARIES.get(name, name)
-            if _switched_off(name) or importlib.util.find_spec(library) is None:
+            if not is_on(f"DD_TRACE_{name.upper()}_ENABLED") or importlib.util.find_spec(library) is None:
                 continue
             _wanted.add(name)
             if library in sys.modules:
@@ -93,7 +94,7 @@ def uninstall() -> None:
     """Take every patch off again. What was opened while they were on stays traced until it is closed."""
     with _lock:
         _wanted.clear()
-        for name in tuple(_active):
+        for name in (*_active, FROM_THE_START):
             _active.discard(name)
             _module(name).uninstall()
 
@@ -108,11 +109,6 @@ def _known(name: str) -> str:
     if known not in NAMES:
         raise UsageError(f"no integration {name!r}", hint=f"one of {', '.join(NAMES)}; without names: all")
     return known
-
-
-def _switched_off(name: str) -> bool:
-    setting = os.environ.get(f"DD_TRACE_{name.upper()}_ENABLED")
-    return setting is not None and not is_true(setting)
 
 
 def _imported(name: str, _: ModuleType) -> None:

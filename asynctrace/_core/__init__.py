@@ -5,8 +5,11 @@
 - `received`: what a consumer took from a queue or stream, and what of its work belongs to whom
 - `context`: `SpanContext`, how work crosses a gap
 - `span`: the `Span` handle, `span()`, `start_span()`
+- `threads`: work given to thread pools
 - `outcome`: what an exception that leaves a span means
-- `delivery`: what leaves the process, and when; flushing
+- `cancel`: who cancelled
+- `delivery`: what leaves the process, through whose hands; flushing
+- `early`: what leaves before its trace has ended
 - `tracer`: set-up; the guarded doors
 - `errors`: what we raise
 

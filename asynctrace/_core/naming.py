@@ -22,6 +22,12 @@ def is_true(setting: str) -> bool:
     return setting.strip().lower() in {"1", "true"}
 
 
+def is_on(name: str) -> bool:
+    """Whether a switch in the environment is not off."""
+    setting = os.environ.get(name)
+    return setting is None or is_true(setting)
+
+
 SCHEMA = "v1" if os.environ.get("DD_TRACE_SPAN_ATTRIBUTE_SCHEMA", "v0").lower() == "v1" else "v0"
 
 _WITHOUT_INTEGRATION_SERVICES = SCHEMA == "v1" or is_true(

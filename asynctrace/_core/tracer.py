@@ -37,7 +37,9 @@ def set_up() -> None:
         return
     _done = True
     from asynctrace._core.delivery import head, tail
+    from asynctrace._core.naming import is_on
     from asynctrace._core.provider import provider
+    from asynctrace._core.threads import install
 
     configure = tracer.configure
     signature = inspect.signature(configure)
@@ -62,6 +64,8 @@ def set_up() -> None:
         if active is not None:  # first used inside a span of ddtrace's
             provider.activate(active)
     register(head, tail)
+    if is_on("DD_TRACE_FUTURES_ENABLED") and tracer.enabled:
+        install()
 
 
 def register(first: TraceFilter, last: TraceFilter) -> None:

@@ -1,4 +1,4 @@
-"""Thread pools under install("futures")."""
+"""Thread pools."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from ddtrace.trace import tracer
 
 from asynctrace import current_span, span, uninstall
+from tests.core.process import run
 
 if TYPE_CHECKING:
     from asynctrace.testing import Recorder
@@ -77,3 +78,25 @@ def test_uninstalled_it_is_pythons_own() -> None:
     """uninstall() gives the method back."""
     uninstall()
     assert not hasattr(ThreadPoolExecutor.submit, "__wrapped__")
+
+
+def test_on_from_the_start() -> None:
+    """Whoever only decorates functions has it, too; Datadog's setting keeps it off."""
+    program = """
+        import asyncio
+        from asynctrace import atraced
+        from asynctrace.testing import Recorder
+
+        @atraced("b")
+        def work(): pass
+
+        @atraced("a")
+        async def main():
+            await asyncio.get_running_loop().run_in_executor(None, work)
+
+        with Recorder() as traces:
+            asyncio.run(main())
+        print(len(traces.traces()))
+    """
+    assert run(program) == "1"
+    assert run(program, DD_TRACE_FUTURES_ENABLED="false") == "2"
