@@ -139,7 +139,7 @@ def _wrapped(function: Any, new_span: Callable[..., Span]) -> Any:
         wrapper = _async_generator(function, new_span)
     elif inspect.isgeneratorfunction(function):
         wrapper = _generator(function, new_span)
-    elif inspect.iscoroutinefunction(function):
+    elif inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
         wrapper = _coroutine_function(function, new_span)
     else:
         wrapper = _function(function, new_span)

@@ -288,3 +288,18 @@ async def test_in_the_tree(traces: Recorder) -> None:
     with span("next"):
         pass
     assert traces.tree() == "outer\n  inner\nnext"
+
+
+class Handler:
+    """An object whose call is a coroutine."""
+
+    async def __call__(self, name: str) -> str:
+        with span(name):
+            await asyncio.sleep(0)
+        return name
+
+
+async def test_an_object_that_is_called_like_a_coroutine_function(traces: Recorder) -> None:
+    """Its span lasts as long as the coroutine does."""
+    assert await atraced("handler")(Handler())("inner") == "inner"
+    assert traces.tree() == "handler\n  inner"

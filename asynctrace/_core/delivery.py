@@ -106,6 +106,11 @@ async def shutdown(timeout: float = 5.0) -> bool:
             pass
 
     # not the loop's executor: its threads are joined when the loop ends, and a dead agent would hold them for seconds
-    threading.Thread(target=flush, name="asynctrace-flush", daemon=True).start()
+    try:
+        threading.Thread(target=flush, name="asynctrace-flush", daemon=True).start()
+    except (
+        RuntimeError
+    ):  # none can be started any more: the interpreter ends, and ddtrace flushes at its exit
+        return False
     finished, _ = await asyncio.wait([flushed], timeout=max(timeout, 0))
     return bool(finished)

@@ -7,6 +7,7 @@
 | `_span_aggregator._traces`, `._lock`, `.dd_processors` | finished spans leave before 300 have ended | after 300 |
 | `_span_aggregator.partial_flush_enabled` | as the user has set it | taken for on |
 | `_span_aggregator.sampling_processor` | no early decision where rules may see more later | as if there were some |
+| `Span._parent_context._is_remote` | the test kit knows that a parent is elsewhere | it is taken for an orphan |
 | `Context._reactivate` | ddtrace's executor integration activates a context for more than one span | good for one |
 """
 
@@ -92,6 +93,11 @@ def local_root(span: DDSpan) -> DDSpan:
 def is_for_one_span(context: Context) -> bool:
     """Whether a Context that ddtrace activated is used up by its first span, as in ddtrace's own provider."""
     return not getattr(context, "_reactivate", False)
+
+
+def is_remote(span: DDSpan) -> bool:
+    """Whether the parent of a span came in headers, from elsewhere."""
+    return bool(getattr(getattr(span, "_parent_context", None), "_is_remote", False))
 
 
 def weak_root(span: DDSpan) -> weakref.ref[DDSpan]:

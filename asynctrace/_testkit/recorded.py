@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from asynctrace._core.outcome import ERROR, OK, OUTCOME_TAG
+from asynctrace._core.tracer import is_remote
 
 if TYPE_CHECKING:
     from ddtrace.trace import Span as DDSpan
@@ -74,6 +75,5 @@ def recorded(span: DDSpan) -> RecordedSpan:
         tags=tags,
         start_ns=span.start_ns,
         end_ns=None if span.duration_ns is None else span.start_ns + span.duration_ns,
-        # not public; without it, a span whose parent came in headers counts as an orphan: the tests would tell
-        remote=bool(getattr(getattr(span, "_parent_context", None), "_is_remote", False)),
+        remote=is_remote(span),
     )

@@ -176,6 +176,16 @@ async def test_shutdown_without_anything_to_send() -> None:
     assert await shutdown(-1) in {True, False}
 
 
+async def test_shutdown_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the very end of the interpreter: it says so, and raises nothing."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert await shutdown(5) is False
+
+
 async def test_shutdown_may_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancelled shutdown ends at once, and its thread finds no loop to call: quiet."""
     go = threading.Event()
