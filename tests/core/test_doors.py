@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import pytest
 from ddtrace.trace import Context, tracer
 
-from asynctrace import span
+from asynctrace import SpanContext, span
+from asynctrace._core import tracer as doors
 from asynctrace._core.delivery import head, tail
-from asynctrace._core.tracer import is_for_one_span, local_root
+from asynctrace._core.tracer import (
+    is_for_one_span,
+    is_remote,
+    local_root,
+    may_decide_early,
+    open_traces,
+    partial_flush,
+    sample,
+    take_finished,
+)
 
 
 def test_the_local_root_is_told() -> None:
@@ -28,3 +41,71 @@ def test_a_context_says_whether_it_is_for_one_span() -> None:
     assert is_for_one_span(context)
     with tracer._activate_context(context):
         assert not is_for_one_span(context)
+
+
+def test_a_remote_parent_is_told() -> None:
+    """`Span._parent_context._is_remote` says of a span that its parent is elsewhere, and of others that it is not."""
+    there = SpanContext.extract({"x-datadog-trace-id": "7", "x-datadog-parent-id": "8"})
+    with span("root", parent=there), tracer.trace("inner") as inner:
+        root = tracer.current_root_span()
+        assert root is not None
+        assert is_remote(root)
+        assert not is_remote(inner)
+
+
+def test_the_traces_it_holds_are_told() -> None:
+    """`_span_aggregator._traces`, with how many spans of each have ended, its lock, and ddtrace's processors."""
+    with span("root") as root:
+        with span("child") as child:
+            pass
+        (waiting,) = [one for one in open_traces() if one[0] == root.trace_id]
+        assert waiting[1] == 1
+        assert waiting[2].span_id == root.span_id
+        assert [one.span_id for one in take_finished(root.trace_id)] == [child.span_id]
+        assert take_finished(root.trace_id) == []
+        assert partial_flush()
+    assert take_finished(root.trace_id) == []
+
+
+def test_an_early_decision_needs_the_rules() -> None:
+    """`_span_aggregator.sampling_processor.sampler.rules`: none, so the trace is sampled, and kept."""
+    with tracer.trace("root") as root:
+        assert root.context.sampling_priority is None
+        assert may_decide_early(root)
+        assert root.context.sampling_priority == 1
+
+
+class Nothing:
+    """A tracer of a later ddtrace, of which nothing is where it was."""
+
+
+def test_without_any_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spans wait for their trace, then; nothing raises."""
+    with tracer.trace("root") as root:
+        monkeypatch.setattr(doors, "tracer", Nothing())
+        assert open_traces() == []
+        assert partial_flush()
+        assert not may_decide_early(root)
+        sample(root)
+        monkeypatch.undo()
+    assert local_root(cast("Any", Nothing())) is not None
+    assert not is_remote(cast("Any", Nothing()))
+
+
+def test_filters_without_their_door() -> None:
+    """`configure()` then: it takes our filters, and leaves a tracer that is off as it is."""
+    configured = []
+
+    class Later:
+        enabled = False
+
+        def configure(self, trace_processors: list[Any]) -> None:
+            configured.extend(trace_processors)
+            self.enabled = True
+
+    later = Later()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(doors, "tracer", later)
+        doors.register(head, tail)
+    assert configured == [head, tail]
+    assert not later.enabled
