@@ -136,12 +136,17 @@ def take_finished(trace_id: int) -> list[DDSpan]:
         return []
     with aggregator._lock:
         trace = aggregator._traces.get(trace_id)
-        if trace is None or all(span.duration_ns is not None for span in trace.spans):  # it leaves as a whole
+        if trace is None:
             return []
-        counted = trace.num_finished
-        finished: list[DDSpan] = trace.remove_finished()
+        finished: list[DDSpan] = []
+        still_open: list[DDSpan] = []
+        for span in trace.spans:  # each asked once: threads end spans meanwhile
+            (still_open if span.duration_ns is None else finished).append(span)
+        if not still_open:  # it leaves as a whole
+            return []
+        trace.spans[:] = still_open
         # a thread may be between the end of a span and its being counted: it will count one that is not there
-        trace.num_finished = counted - len(finished)
+        trace.num_finished -= len(finished)
     if finished:
         finished[0].set_metric("_dd.py.partial_flush", len(finished))
         for processor in aggregator.dd_processors:

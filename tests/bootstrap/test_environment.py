@@ -144,7 +144,7 @@ def _end_orphans(folder: Path) -> None:
         try:
             if f"HOLD={folder}/".encode() in Path(process, "environ").read_bytes():
                 os.kill(int(process.name), signal.SIGKILL)
-        except OSError:  # noqa: PERF203 - gone, or not ours
+        except OSError:
             continue
 
 

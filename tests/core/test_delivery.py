@@ -129,7 +129,7 @@ def test_a_filter_that_raises_is_not_the_programs_problem(
     """ddtrace logs it; the block ends as if nothing were."""
 
     class Broken(TraceFilter):
-        def process_trace(self, trace: list[DDSpan]) -> list[DDSpan] | None:  # noqa: ARG002 - the signature
+        def process_trace(self, trace: list[DDSpan]) -> list[DDSpan] | None:
             raise ValueError
 
     tracer.configure(trace_processors=[Broken()])

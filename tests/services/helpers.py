@@ -47,7 +47,7 @@ def processes_of(folder: str) -> list[str]:
             environment = Path(process, "environ").read_bytes().decode(errors="replace")
             if folder in command + environment + str(Path(process, "cwd").readlink()):
                 found.append(f"{process.name} {command}")
-        except OSError:  # noqa: PERF203 - ended meanwhile, or somebody else's
+        except OSError:
             continue
     return found
 

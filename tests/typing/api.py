@@ -54,7 +54,7 @@ def items() -> Generator[int, str, bytes]:
 
 class Shop:
     @atraced
-    async def method(self, number: int) -> Shop:  # noqa: ARG002 - a signature
+    async def method(self, number: int) -> Shop:
         return self
 
     @classmethod
