@@ -254,7 +254,7 @@ async def test_what_was_cancelled_is_let_go_of(traces: Recorder, installed: Call
         from asynctrace._core import cancel
 
         assert gone() is None
-        assert not cancel._asked
+        assert set(cancel._asked) <= {asyncio.current_task()}  # since 3.12 a deadline is the waiter's, who lives
         assert not cancel._unexplained
     finally:
         gc.enable()
