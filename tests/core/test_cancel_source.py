@@ -254,7 +254,8 @@ async def test_what_was_cancelled_is_let_go_of(traces: Recorder, installed: Call
         from asynctrace._core import cancel
 
         assert gone() is None
-        assert set(cancel._asked) <= {asyncio.current_task()}  # since 3.12 a deadline is the waiter's, who lives
+        waiter = asyncio.current_task()  # lives on; since 3.12 the deadline is noted as its own
+        assert set(cancel._asked) <= {waiter}
         assert not cancel._unexplained
     finally:
         gc.enable()
