@@ -8,7 +8,6 @@ which our first filter puts them in, so that filters, sampling and writer see th
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import threading
@@ -51,6 +50,7 @@ class Watch:
         self._awake = threading.Event()
         self._thread: threading.Thread | None = None
         self._left_ns: dict[int, int] = {}  # trace id: when spans of it left last
+        self._looking = threading.RLock()  # held by whoever has spans in hand
 
     def wake(self) -> None:
         """There is an open trace."""
@@ -58,7 +58,6 @@ class Watch:
         if self._thread is None:
             if not doors.partial_flush():
                 return
-            atexit.register(everything)  # after ddtrace's own: called before it
             self._thread = threading.Thread(target=self._run, name="asynctrace-early", daemon=True)
             self._thread.start()
         self._awake.set()
@@ -82,6 +81,14 @@ class Watch:
         """Hand over what has ended of the traces of which nothing has left for `quiet_ns`."""
         if not self.quiet_ns or not tracer.enabled or not doors.partial_flush():
             return
+        if not self.hold():
+            return
+        try:
+            self._look(quiet_ns)
+        finally:
+            self.release()
+
+    def _look(self, quiet_ns: int | None) -> None:
         quiet, now = self.quiet_ns if quiet_ns is None else quiet_ns, time_ns()
         traces = doors.open_traces()
         self._left_ns = {key: self._left_ns.get(key, span.start_ns) for key, _, span in traces}
@@ -91,6 +98,17 @@ class Watch:
             if now - left_ns >= quiet and doors.may_decide_early(doors.local_root(span)):
                 self._left_ns[key] = now
                 hand_over(doors.take_finished(key))
+
+    def hold(self) -> bool:
+        """Until `release()` nobody else has spans in hand, or a lock of ddtrace's: a fork would copy that as held.
+
+        False after a second: a signal's handler may have interrupted whoever keeps such a lock from us.
+        """
+        return self._looking.acquire(timeout=1)
+
+    def release(self) -> None:
+        """Go on."""
+        self._looking.release()
 
     def forget(self) -> None:
         """In a process that was forked off: the thread stayed behind, and what it looked after."""
@@ -123,6 +141,3 @@ def everything() -> None:
 
 
 watch = Watch(_setting())
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=watch.forget)
