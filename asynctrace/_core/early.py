@@ -58,6 +58,7 @@ class Watch:
         if self._thread is None:
             if not doors.partial_flush():
                 return
+            doors.start_writer()
             self._thread = threading.Thread(target=self._run, name="asynctrace-early", daemon=True)
             self._thread.start()
         self._awake.set()

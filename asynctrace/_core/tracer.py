@@ -6,6 +6,7 @@
 | `Tracer._span_aggregator.user_processors` | our filters around the user's | `configure()`: theirs must be set after |
 | `_span_aggregator._traces`, `._lock`, `.dd_processors` | finished spans leave before 300 have ended | after 300 |
 | `_span_aggregator.partial_flush_enabled` | as the user has set it | taken for on |
+| `_span_aggregator.writer`, `._sync_mode` | ddtrace's writer runs before ours may write | a warning, if both do |
 | `_span_aggregator.sampling_processor` | no early decision where rules may see more later | as if there were some |
 | `Span._parent_context._is_remote` | the test kit knows that a parent is elsewhere | it is taken for an orphan |
 | `Context._reactivate` | ddtrace's executor integration activates a context for more than one span | good for one |
@@ -117,6 +118,16 @@ def partial_flush() -> bool:
     """Whether spans may leave before their trace has ended: `DD_TRACE_PARTIAL_FLUSH_ENABLED`."""
     aggregator = getattr(tracer, "_span_aggregator", None)
     return bool(getattr(aggregator, "partial_flush_enabled", True))
+
+
+def start_writer() -> None:
+    """Start ddtrace's writer, as its first write does; when the first are two threads' at once, that warns."""
+    try:
+        writer: Any = tracer._span_aggregator.writer
+        if writer._sync_mode is False and writer.status.value == "stopped":
+            writer.start()
+    except Exception:
+        log.debug("ddtrace's writer is not where it was", exc_info=True)
 
 
 def open_traces() -> list[tuple[int, int, DDSpan]]:

@@ -18,6 +18,7 @@ from asynctrace._core.tracer import (
     open_traces,
     partial_flush,
     sample,
+    start_writer,
     take_finished,
 )
 
@@ -67,6 +68,14 @@ def test_the_traces_it_holds_are_told() -> None:
     assert take_finished(root.trace_id) == []
 
 
+def test_the_writer_says_whether_it_runs() -> None:
+    """`_span_aggregator.writer.status`, and `_sync_mode`, in which it never does."""
+    writer: Any = tracer._span_aggregator.writer
+    start_writer()
+    assert writer.status.value == "running"
+    assert writer._sync_mode is False
+
+
 def test_an_early_decision_needs_the_rules() -> None:
     """`_span_aggregator.sampling_processor.sampler.rules`: none, so the trace is sampled, and kept."""
     with tracer.trace("root") as root:
@@ -87,6 +96,7 @@ def test_without_any_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
         assert partial_flush()
         assert not may_decide_early(root)
         sample(root)
+        start_writer()
         monkeypatch.undo()
     assert local_root(cast("Any", Nothing())) is not None
     assert not is_remote(cast("Any", Nothing()))
