@@ -9,12 +9,14 @@
 | `_span_aggregator.writer`, `._sync_mode` | ddtrace's writer runs before ours may write | a warning, if both do |
 | `_span_aggregator.sampling_processor` | no early decision where rules may see more later | as if there were some |
 | `Span._parent_context._is_remote` | the test kit knows that a parent is elsewhere | it is taken for an orphan |
+| `ddtrace.contrib.internal.*.patch` | its integrations of logging and structlog come off again | they are not put on |
 | `Context._reactivate` | ddtrace's executor integration activates a context for more than one span | good for one |
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import logging
 import weakref
@@ -99,6 +101,14 @@ def is_for_one_span(context: Context) -> bool:
 def is_remote(span: DDSpan) -> bool:
     """Whether the parent of a span came in headers, from elsewhere."""
     return bool(getattr(getattr(span, "_parent_context", None), "_is_remote", False))
+
+
+def integration(name: str) -> Any:
+    """The module of one of ddtrace's own integrations, with `patch()` and `unpatch()`.
+
+    `ddtrace.patch()`, the public way, says so in the log, and has no counterpart.
+    """
+    return importlib.import_module(f"ddtrace.contrib.internal.{name}.patch")
 
 
 def weak_root(span: DDSpan) -> weakref.ref[DDSpan]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, cast
 
 import pytest
@@ -11,6 +12,7 @@ from asynctrace import SpanContext, span
 from asynctrace._core import tracer as doors
 from asynctrace._core.delivery import head, tail
 from asynctrace._core.tracer import (
+    integration,
     is_for_one_span,
     is_remote,
     local_root,
@@ -74,6 +76,18 @@ def test_the_writer_says_whether_it_runs() -> None:
     start_writer()
     assert writer.status.value == "running"
     assert writer._sync_mode is False
+
+
+@pytest.mark.parametrize("name", ["logging", "structlog"])
+def test_its_integrations_come_off_again(name: str) -> None:
+    """`ddtrace.contrib.internal.*.patch` has both ways, and the library says which it is: not on here."""
+    door = integration(name)
+    assert callable(door.patch)
+    assert callable(door.unpatch)
+    door.patch()
+    assert importlib.import_module(name)._datadog_patch is True
+    door.unpatch()
+    assert importlib.import_module(name)._datadog_patch is False
 
 
 def test_an_early_decision_needs_the_rules() -> None:
