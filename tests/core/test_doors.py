@@ -20,6 +20,7 @@ from asynctrace._core.tracer import (
     open_traces,
     partial_flush,
     sample,
+    set_up,
     start_writer,
     take_finished,
 )
@@ -96,6 +97,32 @@ def test_an_early_decision_needs_the_rules() -> None:
         assert root.context.sampling_priority is None
         assert may_decide_early(root)
         assert root.context.sampling_priority == 1
+
+
+def test_no_early_decision_without_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should they move, spans wait for their trace."""
+    with tracer.trace("root") as root:
+        monkeypatch.setattr(tracer._span_aggregator, "sampling_processor", Nothing())
+        assert not may_decide_early(root)
+        monkeypatch.undo()
+
+
+def test_nothing_is_taken_that_our_filter_would_not_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it among the filters, finished spans wait for their trace."""
+    with span("root") as root:
+        with span("child"):
+            pass
+        monkeypatch.setattr(tracer._span_aggregator, "user_processors", [])
+        assert take_finished(root.trace_id) == []
+        monkeypatch.undo()
+        assert len(take_finished(root.trace_id)) == 1
+
+
+def test_set_up_is_once_a_process() -> None:
+    """A second time changes nothing."""
+    before = tracer.configure, tracer.context_provider, list(tracer._span_aggregator.user_processors)
+    set_up()
+    assert before == (tracer.configure, tracer.context_provider, tracer._span_aggregator.user_processors)
 
 
 class Nothing:
