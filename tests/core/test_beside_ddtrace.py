@@ -106,3 +106,41 @@ def test_with_another_provider_it_does_as_ever(sink: Sink) -> None:
         asyncio.run(main())
     """
     assert run(program, DD_TRACE_AGENT_URL=sink.url) == "False"
+
+
+def test_late_spans_of_ddtraces_own_integrations(sink: Sink) -> None:
+    """Work that outlives its request keeps its trace in a library that ddtrace instruments, too, and in threads."""
+    program = """
+        import asyncio, sqlite3
+        import ddtrace
+        ddtrace.patch(sqlite3=True)
+        from asynctrace import span, spawn
+
+        def query(text):
+            connection = sqlite3.connect(":memory:")
+            connection.execute(text)
+            connection.close()
+
+        async def late(go):
+            await go.wait()
+            for number in range(2):
+                query(f"select {number}")
+            await asyncio.to_thread(query, "select 'thread'")
+
+        async def main():
+            go = asyncio.Event()
+            with span("request"):
+                tasks = [asyncio.create_task(late(go)), spawn(late(go))]
+                query("select 'now'")
+            go.set()
+            await asyncio.gather(*tasks)
+
+        asyncio.run(main())
+    """
+    run(program, DD_TRACE_AGENT_URL=sink.url)
+    spans = [one for one in sink.wait_for(8) if one["meta"].get("component") == "sqlite"]
+    (request,) = [one for one in sink.spans() if one["name"] == "request"]
+    assert len(spans) == 7
+    assert {(one["trace_id"], one["parent_id"]) for one in spans} == {
+        (request["trace_id"], request["span_id"])
+    }
