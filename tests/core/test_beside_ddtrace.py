@@ -36,7 +36,7 @@ SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]] = {
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_the_rules(setting: str) -> None:
+def test_the_rules(setting: str, sink: Sink) -> None:
     """All of them, on both loops; plain Python without any of it is the suite itself."""
     launcher, options, variables = SETTINGS[setting]
     files = [f"tests/core/test_{name}.py" for name in RULES]
@@ -44,7 +44,7 @@ def test_the_rules(setting: str) -> None:
     command = [*launcher, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", *loaded_before]
     done = subprocess.run(
         [*command, *options, *files],
-        env=environment(DD_TRACE_AGENT_URL="http://127.0.0.1:9", **variables),
+        env=environment(DD_TRACE_AGENT_URL=sink.url, **variables),
         cwd=ROOT,
         capture_output=True,
         text=True,
