@@ -11,11 +11,12 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from asynctrace._core.api import span
+from asynctrace._core.api import prepared, span
 from asynctrace._core.errors import UsageError
 from asynctrace._core.naming import function_name
+from asynctrace._core.off import OFF
 from asynctrace._core.provider import top_entry
-from asynctrace._core.span import OFF
+from asynctrace._core.span import Span
 from asynctrace._core.tracer import tracer
 from asynctrace._core.values import text
 from asynctrace._managed import is_manager, makes_managers, managed, traced_class
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from asynctrace._core.provider import Entry
-    from asynctrace._core.span import Span
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -109,7 +109,8 @@ def _opener(
     function = getattr(function, "__func__", function)
     name = name if name is not None else function_name(function)
     if not capture:
-        return lambda _args, _kwargs: span(name, **options)
+        fit = prepared(name, **options).said()
+        return lambda _args, _kwargs: Span(*fit)
     signature = inspect.signature(function)
     if unknown := set(capture) - (set() if inspect.isclass(function) else set(signature.parameters)):
         raise UsageError(
@@ -150,8 +151,14 @@ def _coroutine_function(function: Callable[..., Any], new_span: Callable[..., Sp
     async def call(*args: Any, **kwargs: Any) -> Any:
         if not tracer.enabled:
             return await function(*args, **kwargs)
-        with new_span(args, kwargs):
-            return await function(*args, **kwargs)
+        own = new_span(args, kwargs).open()  # not a block: that would look whether this is a generator
+        try:
+            result = await function(*args, **kwargs)
+        except BaseException as exc:
+            own.__exit__(type(exc), exc, None)
+            raise
+        own.finish()
+        return result
 
     return call
 
@@ -160,8 +167,14 @@ def _function(function: Callable[..., Any], new_span: Callable[..., Span]) -> Ca
     def call(*args: Any, **kwargs: Any) -> Any:
         if not tracer.enabled:
             return function(*args, **kwargs)
-        with new_span(args, kwargs):
-            return function(*args, **kwargs)
+        own = new_span(args, kwargs).open()
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as exc:
+            own.__exit__(type(exc), exc, None)
+            raise
+        own.finish()
+        return result
 
     return call
 
@@ -223,7 +236,7 @@ def _unhooked(items: AsyncGenerator[Any, Any]) -> Any:
 
 def _async_generator(function: Callable[..., Any], new_span: Callable[..., Span]) -> Callable[..., Any]:
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        with _Steps(new_span(args, kwargs)) as steps:
+        with _Steps(new_span(args, kwargs) if tracer.enabled else OFF) as steps:
             items = function(*args, **kwargs)
             step = _unhooked(items)
             passed: list[Any] = []  # an item is taken out as it is yielded: nothing is held while suspended
@@ -255,7 +268,7 @@ def _async_generator(function: Callable[..., Any], new_span: Callable[..., Span]
 
 def _generator(function: Callable[..., Any], new_span: Callable[..., Span]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        with _Steps(new_span(args, kwargs)) as steps:
+        with _Steps(new_span(args, kwargs) if tracer.enabled else OFF) as steps:
             items = function(*args, **kwargs)
             step: Callable[[], Any] = functools.partial(items.send, None)
             passed: list[Any] = []

@@ -40,8 +40,11 @@ inside: ContextVar[object] = ContextVar("asynctrace_inside", default=None)
 
 def captured() -> Context | None:
     """Where the work of the producer who asks belongs; holds no span."""
-    active = tracer.context_provider.active()
-    return active.context if isinstance(active, DDSpan) else active
+    if tracer.context_provider is not provider:
+        active = tracer.context_provider.active()
+        return active.context if isinstance(active, DDSpan) else active
+    entry = active_entry()
+    return None if entry is None else entry.context_here()
 
 
 class Consumer:

@@ -9,19 +9,30 @@
 | `_span_aggregator.sampling_processor` | no early decision where rules may see more later | as if there were some |
 | `Span._parent_context._is_remote` | the test kit knows that a parent is elsewhere | it is taken for an orphan |
 | `Context._reactivate` | ddtrace's executor integration activates a context for more than one span | good for one |
+| `Span._local_root` (set) | `current_root_span()` below a record | the record's own span |
+| `Span._set_attributes` | the tags of a record in one call | `set_tag` for each |
+| `_span_aggregator.dd_processors`, `._global_service` of one | peer and base service of records | without |
+| `Context._meta`, `Tracer._tags`, `config._inferred_base_service` | tags that ddtrace gives its spans | without |
+| `sampling_processor.single_span_rules` | rejected traces are thinned unless such rules keep spans | never thinned |
+| `core.has_listeners`, `SpanProcessor.__processors__` | products that watch running spans | by their settings |
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import logging
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
+import ddtrace
 from ddtrace.trace import Context, Span as DDSpan, tracer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ddtrace.trace import TraceFilter
 
 __all__ = ["Context", "sample", "set_up", "tracer", "weak_root"]
@@ -90,6 +101,22 @@ def local_root(span: DDSpan) -> DDSpan:
     return getattr(span, "_local_root", None) or span
 
 
+def service_of(chosen: str) -> tuple[str, str]:
+    """The service of a span for which somebody chose one, and who did in ddtrace's words, as `start_span` has it."""
+    source = chosen if chosen in _default_services() else "m"
+    return ddtrace.config.service_mapping.get(chosen, chosen), source
+
+
+def source_of(span: DDSpan) -> str:
+    """Who chose the service of a span."""
+    return span.get_tag("_dd.svc_src") or ""
+
+
+def _default_services() -> frozenset[str]:
+    known: frozenset[str] = getattr(ddtrace.config, "_integration_default_services", frozenset())
+    return known
+
+
 def is_for_one_span(context: Context) -> bool:
     """Whether a Context that ddtrace activated is used up by its first span, as in ddtrace's own provider."""
     return not getattr(context, "_reactivate", False)
@@ -117,6 +144,12 @@ def partial_flush() -> bool:
     """Whether spans may leave before their trace has ended: `DD_TRACE_PARTIAL_FLUSH_ENABLED`."""
     aggregator = getattr(tracer, "_span_aggregator", None)
     return bool(getattr(aggregator, "partial_flush_enabled", True))
+
+
+def partial_flush_most() -> int:
+    """So many ended spans of one trace leave, whatever is still open: `DD_TRACE_PARTIAL_FLUSH_MIN_SPANS`."""
+    aggregator = getattr(tracer, "_span_aggregator", None)
+    return int(getattr(aggregator, "partial_flush_min_spans", 300)) if partial_flush() else sys.maxsize
 
 
 def open_traces() -> list[tuple[int, int, DDSpan]]:
@@ -148,10 +181,90 @@ def take_finished(trace_id: int) -> list[DDSpan]:
         # a thread may be between the end of a span and its being counted: it will count one that is not there
         trace.num_finished -= len(finished)
     if finished:
-        finished[0].set_metric("_dd.py.partial_flush", len(finished))
         for processor in aggregator.dd_processors:
             finished = processor.process_trace(finished) or []
     return finished
+
+
+def adopt(span: DDSpan, root: DDSpan) -> None:
+    """Tell ddtrace what local root a span has that it did not start."""
+    try:
+        span._local_root = local_root(root)
+    except Exception:
+        log.debug("a span's local root can't be set", exc_info=True)
+
+
+def set_tags(span: DDSpan, tags: dict[str, Any]) -> None:
+    """Set tags that are text, integers of 64 bits, or finite floats."""
+    try:
+        span._set_attributes(tags)
+    except Exception:
+        for key, value in tags.items():
+            span.set_tag(key, value)
+
+
+def process(spans: list[DDSpan]) -> None:
+    """Have ddtrace's own processors, which come before all filters, add their tags."""
+    if spans:
+        try:
+            for processor in tracer._span_aggregator.dd_processors:
+                processor.process_trace(spans)
+        except Exception:
+            log.debug("ddtrace's own processors are not where they were", exc_info=True)
+
+
+def ordinary_service() -> str | None:
+    """The service, in lower case, about which ddtrace's own processors have nothing to say; None if unknown."""
+    processors = getattr(getattr(tracer, "_span_aggregator", None), "dd_processors", ())
+    named: list[str] = [one._global_service for one in processors if hasattr(one, "_global_service")]
+    return named[0] if named else None
+
+
+def inferred_services() -> frozenset[str | None]:
+    """Services that nobody chose: of spans with one of these ddtrace says who made them."""
+    return _default_services() | {getattr(ddtrace.config, "_inferred_base_service", "")}
+
+
+def propagated_tags(context: Context) -> dict[str, str]:
+    """The tags that came with the trace from elsewhere, `_dd.p.*`: all of its spans have them."""
+    said: dict[str, str] = getattr(context, "_meta", {})
+    return {key: value for key, value in tuple(said.items()) if key.startswith("_dd.p.")}
+
+
+def global_tags() -> dict[str, Any]:
+    """`DD_TAGS`, and what the program has set on the tracer."""
+    tags: dict[str, Any] = getattr(tracer, "_tags", None) or ddtrace.config.tags or {}
+    return tags
+
+
+def has_single_span_rules() -> bool:
+    """Whether `DD_SPAN_SAMPLING_RULES` may keep a span of a trace that is rejected."""
+    sampling = getattr(getattr(tracer, "_span_aggregator", None), "sampling_processor", None)
+    return bool(getattr(sampling, "single_span_rules", True))
+
+
+def watchers() -> bool:
+    """Whether somebody in ddtrace watches spans as they start and end."""
+    try:
+        return bool(_span_processors()) or _has_listeners("trace.span_start")
+    except Exception:
+        log.debug("ddtrace's span processors are not where they were", exc_info=True)
+        return False
+
+
+def _watching() -> tuple[Callable[[], Any], Callable[[str], bool]]:
+    """Who is registered to see spans, and whether somebody listens to an event."""
+    try:
+        kind = importlib.import_module("ddtrace._trace.processor").SpanProcessor
+        core = importlib.import_module("ddtrace.internal.core")
+        kind.__processors__, core.has_listeners("trace.span_start")
+    except Exception:
+        log.debug("ddtrace's span processors are not where they were", exc_info=True)
+        return tuple, lambda _: False
+    return lambda: kind.__processors__, core.has_listeners
+
+
+_span_processors, _has_listeners = _watching()
 
 
 def may_decide_early(root: DDSpan) -> bool:

@@ -56,7 +56,7 @@ def test_a_remote_parent_is_told() -> None:
 def test_the_traces_it_holds_are_told() -> None:
     """`_span_aggregator._traces`, with how many spans of each have ended, its lock, and ddtrace's processors."""
     with span("root") as root:
-        with span("child") as child:
+        with tracer.trace("child") as child:
             pass
         (waiting,) = [one for one in open_traces() if one[0] == root.trace_id]
         assert waiting[1] == 1
