@@ -179,19 +179,26 @@ def _function(function: Callable[..., Any], new_span: Callable[..., Span]) -> Ca
     return call
 
 
-class _Steps:
-    """A generator's span, active only during its steps; with it what the generator's own code left active."""
+get_top, set_top = top_entry.get, top_entry.set
 
-    __slots__ = ("inside", "outside", "span")
+
+class _Steps:
+    """A generator's span, active only during its steps; with it what the generator's own code left active.
+
+    Around every step stands what `begin()` and `end()` do, here in the generators themselves: a call each would cost as
+    much again as the step.
+    """
+
+    __slots__ = ("inside", "span")
 
     def __init__(self, new_span: Span) -> None:
         self.span = new_span
         self.inside: Entry | None = None
-        self.outside: Entry | None = None
 
     def __enter__(self) -> Self:
         self.span.open(activate=False)
-        self.inside = self.span
+        if self.span is not OFF:
+            self.inside = self.span
         return self
 
     def __exit__(
@@ -202,9 +209,6 @@ class _Steps:
 
     def begin(self) -> None:
         """What the generator left active is active again, and owned by whoever advances it now."""
-        if self.span is OFF:
-            return
-        self.outside = top_entry.get()
         chain = []
         entry = self.inside
         while entry is not None:
@@ -212,13 +216,6 @@ class _Steps:
             entry = entry.previous
         for entry in reversed(chain):
             entry.owner = top_entry.set(entry)
-
-    def end(self) -> None:
-        if self.span is OFF:
-            return
-        self.inside = top_entry.get()
-        top_entry.set(self.outside)
-        self.outside = None
 
 
 def _unhooked(items: AsyncGenerator[Any, Any]) -> Any:
@@ -237,19 +234,26 @@ def _unhooked(items: AsyncGenerator[Any, Any]) -> Any:
 def _async_generator(function: Callable[..., Any], new_span: Callable[..., Span]) -> Callable[..., Any]:
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         with _Steps(new_span(args, kwargs) if tracer.enabled else OFF) as steps:
-            items = function(*args, **kwargs)
+            items, traced = function(*args, **kwargs), steps.span is not OFF
             step = _unhooked(items)
             passed: list[Any] = []  # an item is taken out as it is yielded: nothing is held while suspended
             try:
                 while True:
-                    steps.begin()
+                    outside = get_top()
+                    if (inside := steps.inside) is not None and inside.previous is None:
+                        inside.owner = set_top(inside)
+                    else:
+                        steps.begin()
                     try:
                         passed.append(await step)
                     except StopAsyncIteration:
                         return
                     finally:
-                        step = None
-                        steps.end()
+                        step = inside = None
+                        if traced:
+                            steps.inside = get_top()
+                            set_top(outside)
+                        outside = None
                     try:
                         step = items.asend((yield passed.pop()))
                     except GeneratorExit:
@@ -257,11 +261,14 @@ def _async_generator(function: Callable[..., Any], new_span: Callable[..., Span]
                     except BaseException as exc:
                         step = items.athrow(exc)
             finally:
+                outside = get_top()
                 steps.begin()
                 try:
                     await items.aclose()
                 finally:
-                    steps.end()
+                    if traced:
+                        steps.inside = get_top()
+                        set_top(outside)
 
     return call
 
@@ -269,19 +276,26 @@ def _async_generator(function: Callable[..., Any], new_span: Callable[..., Span]
 def _generator(function: Callable[..., Any], new_span: Callable[..., Span]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         with _Steps(new_span(args, kwargs) if tracer.enabled else OFF) as steps:
-            items = function(*args, **kwargs)
-            step: Callable[[], Any] = functools.partial(items.send, None)
+            items, traced = function(*args, **kwargs), steps.span is not OFF
+            step: Any = functools.partial(items.send, None)
             passed: list[Any] = []
             try:
                 while True:
-                    steps.begin()
+                    outside = get_top()
+                    if (inside := steps.inside) is not None and inside.previous is None:
+                        inside.owner = set_top(inside)
+                    else:
+                        steps.begin()
                     try:
                         passed.append(step())
                     except StopIteration as stop:
                         return stop.value
                     finally:
-                        del step
-                        steps.end()
+                        step = inside = None
+                        if traced:
+                            steps.inside = get_top()
+                            set_top(outside)
+                        outside = None
                     try:
                         step = functools.partial(items.send, (yield passed.pop()))
                     except GeneratorExit:
@@ -289,11 +303,14 @@ def _generator(function: Callable[..., Any], new_span: Callable[..., Span]) -> C
                     except BaseException as exc:
                         step = functools.partial(items.throw, exc)
             finally:
+                outside = get_top()
                 steps.begin()
                 try:
                     items.close()
                 finally:
-                    steps.end()
+                    if traced:
+                        steps.inside = get_top()
+                        set_top(outside)
 
     return call
 

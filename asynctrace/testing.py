@@ -19,8 +19,8 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from asynctrace._core.delivery import listeners
 from asynctrace._core.errors import UsageError
+from asynctrace._core.listening import listeners
 from asynctrace._testkit import trees
 from asynctrace._testkit.checks import crosstalk
 from asynctrace._testkit.recorded import RecordedLink, RecordedSpan, as_ddtrace, by_name, is_open, recorded

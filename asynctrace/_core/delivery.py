@@ -10,35 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ddtrace.trace import TraceFilter, tracer
 
 from asynctrace._core.early import everything, unloaded
+from asynctrace._core.listening import listeners
 from asynctrace._core.outcome import translate
 from asynctrace._core.record import drained
-from asynctrace._core.segment import buffers, leave, let_go
+from asynctrace._core.segment import buffers, leave
 
 if TYPE_CHECKING:
     from ddtrace.trace import Span as DDSpan
 
-    from asynctrace._core.span import Span
-
 log = logging.getLogger("asynctrace")
-
-
-class Listener(Protocol):
-    """Somebody who wants to see spans. Called on the hot path, in any thread: must be quick and must not raise."""
-
-    def opened(self, span: Span | DDSpan) -> None:
-        """A span of ours or of ddtrace's was started."""
-
-    def handed_over(self, trace: list[DDSpan]) -> bool:
-        """These spans are about to go to ddtrace's sampler and writer; whether they may."""
-
-
-listeners: list[Listener] = []
-"""Empty in production, so that looking costs one test."""
 
 
 def with_records(trace: list[DDSpan]) -> list[DDSpan]:
@@ -49,10 +34,7 @@ def with_records(trace: list[DDSpan]) -> list[DDSpan]:
     buffer = leave(trace[0].trace_id) if is_last else buffers.get(trace[0].trace_id)
     if buffer is None:
         return trace
-    trace = trace + drained(buffer)
-    if is_last:
-        let_go(buffer)
-    return trace
+    return trace + drained(buffer)
 
 
 class Head(TraceFilter):

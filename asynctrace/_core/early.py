@@ -13,12 +13,14 @@ import atexit
 import logging
 import os
 import threading
+from contextlib import suppress
 from time import time_ns
 from typing import TYPE_CHECKING
 
 from asynctrace._core import tracer as doors
+from asynctrace._core.listening import listeners
 from asynctrace._core.record import drained
-from asynctrace._core.segment import buffers
+from asynctrace._core.segment import buffers, forget, late
 from asynctrace._core.tracer import tracer
 
 if TYPE_CHECKING:
@@ -58,15 +60,34 @@ class Watch:
         self._left_ns: dict[int, int] = {}  # trace id: when spans of it left last
 
     def wake(self) -> None:
-        """There is an open trace."""
+        """There is something to look after."""
         self.asleep = False
         if self._thread is None:
             if not doors.partial_flush():
                 return
             atexit.register(everything)  # after ddtrace's own: called before it
-            self._thread = threading.Thread(target=self._run, name="asynctrace-early", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="asynctrace-early", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter ends
+                return
+            self._thread = thread
         self._awake.set()
+
+    def takes(self, buffer: Buffer) -> bool:
+        """Whether it will send these records, of a trace that has left, with what else ends soon."""
+        if not self.quiet_ns:
+            return False
+        if self.asleep:
+            self.wake()
+        if self._thread is None:
+            return False
+        while (other := late.setdefault(buffer.trace_id, buffer)) is not buffer:
+            with suppress(IndexError):
+                while buffer.done:
+                    other.done.append(buffer.done.pop())
+            buffer = other
+        return len(buffer.done) < buffer.most
 
     def _run(self) -> None:
         pause = threading.Event()
@@ -77,7 +98,7 @@ class Watch:
             except Exception:
                 log.debug("finished spans could not be handed over early", exc_info=True)
             if not tracer.enabled:
-                buffers.clear()  # ddtrace will hand none of it over
+                forget()  # ddtrace will hand none of it over
             if not self._is_needed():
                 self._awake.clear()
                 self.asleep = True
@@ -87,12 +108,15 @@ class Watch:
 
     @staticmethod
     def _is_needed() -> bool:
-        return tracer.enabled and bool(doors.open_traces())
+        return tracer.enabled and (bool(late) or bool(doors.open_traces()))
 
     def look(self, *, quiet_ns: int | None = None) -> None:
         """Hand over what has ended of the traces of which nothing has left for `quiet_ns`."""
         if not self.quiet_ns or not tracer.enabled or not doors.partial_flush():
             return
+        for key in tuple(late):
+            if (buffer := late.pop(key, None)) is not None:
+                send(buffer)
         quiet, now = self.quiet_ns if quiet_ns is None else quiet_ns, time_ns()
         traces = doors.open_traces()
         self._left_ns = {key: self._left_ns.get(key, span.start_ns) for key, _, span in traces}
@@ -116,6 +140,12 @@ def _waiting(trace_id: int) -> bool:
 def _records(trace_id: int) -> list[DDSpan]:
     buffer = buffers.get(trace_id)
     return [] if buffer is None else drained(buffer)
+
+
+def send_soon(buffer: Buffer) -> None:
+    """Records that ended after their trace had left: to be sent together, unless somebody looks."""
+    if listeners or not watch.takes(buffer):
+        send(buffer)
 
 
 def send(buffer: Buffer) -> None:

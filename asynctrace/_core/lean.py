@@ -36,6 +36,11 @@ def wanted() -> bool:
 _wanted = wanted()
 
 
+def may_begin() -> bool:
+    """Whether a local root may be a record, in a trace of which this process has sent spans: the profiler wants one."""
+    return not is_true(os.environ.get("DD_PROFILING_ENABLED", ""))
+
+
 def is_on() -> bool:
     """Asked once a local root. A product may be switched on while the program runs: it registers itself then."""
     return _wanted and not watchers()

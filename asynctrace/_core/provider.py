@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 from ddtrace.trace import BaseContextProvider, Context, Span as DDSpan
 
-from asynctrace._core.delivery import listeners
 from asynctrace._core.early import watch
 from asynctrace._core.frames import OVER, STOPS_OF_OVER, Over, generator_around, opener, stops
-from asynctrace._core.segment import running, segment_of
+from asynctrace._core.listening import listeners
+from asynctrace._core.segment import running, segment_from, segment_of
 from asynctrace._core.tracer import is_for_one_span, weak_root
 
 if TYPE_CHECKING:
@@ -88,8 +88,9 @@ class Entry:
         """Whether this is what made `ctx` active."""
         return self.as_parent() is ctx
 
-    def opened(self, span: DDSpan) -> None:
-        """A span of ddtrace's was started while this was active."""
+    def opened(self) -> list[Context]:
+        """A span was started while this was active: what it is to be linked to."""
+        return []
 
     def push(self) -> None:
         self.previous, self.frame = top_entry.get(), None
@@ -150,11 +151,12 @@ class Entry:
 class Foreign(Entry):
     """A ddtrace span (of an integration, of the user), a ddtrace Context, or nothing at all."""
 
-    __slots__ = ("closed_ns", "one_shot", "target")
+    __slots__ = ("_segment", "closed_ns", "one_shot", "target")
 
     def __init__(self, target: DDSpan | Context | None, *, one_shot: bool = False) -> None:
         self.target, self.one_shot, self.closed_ns = target, one_shot, 0
         self.previous = self.owner = self.frame = None
+        self._segment: Segment | None = None
 
     @property
     def ended_ns(self) -> int:
@@ -166,7 +168,12 @@ class Foreign(Entry):
         return self.target
 
     def segment(self) -> Segment | None:
-        return segment_of(self.target) if isinstance(self.target, DDSpan) else None
+        target = self.target
+        if isinstance(target, DDSpan):
+            if self._segment is None:
+                self._segment = segment_of(target)
+            return self._segment
+        return None if target is None or self.one_shot else segment_from(target)
 
     def close(self) -> None:
         """It is active no more, where it was made so."""
@@ -190,11 +197,9 @@ class Late(Entry):
     def as_parent(self) -> None:
         return None
 
-    def opened(self, span: DDSpan) -> None:
-        before = self._entry.as_parent()
-        context = before.context if isinstance(before, DDSpan) else before
-        if context is not None and context.span_id:
-            span.link_span(context)
+    def opened(self) -> list[Context]:
+        context = self._entry.context_here()
+        return [context] if context is not None and context.span_id else []
 
 
 def span_end_ns(span: DDSpan) -> int:
@@ -249,7 +254,8 @@ class Provider(BaseContextProvider):
             if isinstance(ctx, Context):
                 top_entry.set(None)  # nobody deactivates it: chains would grow without bound
             if isinstance(ctx, DDSpan) and (above := active_entry()) is not None:
-                above.opened(ctx)
+                for context in above.opened():
+                    ctx.link_span(context)
             entry = Foreign(ctx, one_shot=once)
             entry.push()
             if isinstance(ctx, DDSpan):
@@ -264,6 +270,7 @@ class Provider(BaseContextProvider):
     def announce(self, ctx: DDSpan | Context | None) -> None:
         """Tell ddtrace's listeners (profiler, native thread context) what runs now."""
         running.segment = None
+        running.span_id = None if ctx is None else ctx.span_id
         super().activate(ctx)
 
     def announce_segment(self, segment: Segment) -> None:
@@ -272,8 +279,10 @@ class Provider(BaseContextProvider):
         Records are told apart by their local root only: to publish each would cost as much as the record itself.
         """
         running.segment = segment
-        if segment.root is not None:
-            super().activate(segment.root)
+        root = segment.root or segment.context
+        if running.span_id != root.span_id:
+            running.span_id = root.span_id
+            super().activate(root)
 
     def announce_top(self) -> None:
         """Something has ended: what was active before runs again."""

@@ -52,7 +52,12 @@ def early(record: Span, segment: Segment) -> DDSpan:
     span.start_ns = record._start_ns
     doors.set_tags(span, tags_of(segment, record._service))
     set_tags(span, record._tags or {})
-    if segment.root is not None:
+    if segment.first is record:
+        segment.root, segment.first = span, None
+        doors.set_tags(span, doors.process_tags())
+    elif segment.first is not None:
+        doors.adopt(span, segment.first.as_parent())
+    elif segment.root is not None:
         doors.adopt(span, segment.root)
     if record._end_ns:
         span.duration_ns = record._end_ns - record._start_ns
@@ -153,6 +158,9 @@ class _Chunk:
             unusual = unusual or not _LOOKED_AT.isdisjoint(tags)
         if record._entry:
             span.set_metric(_TOP_LEVEL, 1)
+            if segment is not None and segment.first is record:
+                segment.root, segment.first = span, None
+                doors.set_tags(span, doors.process_tags())
         if unusual:
             self._conspicuous.append(span)
             self._say_source(span, source)
@@ -176,12 +184,11 @@ class _Chunk:
         self._fixed = tags_of(segment, service)
         if source:
             self._fixed[_SERVICE_SOURCE] = source
-        ordinary = (service or "").lower() == doors.ordinary_service()
-        self._unusual = not ordinary or service in doors.inferred_services()
+        self._unusual = (service or "").lower() != doors.ordinary_service() or doors.is_inferred(service)
 
     @staticmethod
     def _say_source(span: DDSpan, source: str) -> None:
-        if span.service in doors.inferred_services() and not source.startswith("opt."):
+        if doors.is_inferred(span.service) and not source.startswith("opt."):
             source = span.get_tag("component") or source or _OURS
         if source:
             span.set_tag(_SERVICE_SOURCE, source)
@@ -189,14 +196,16 @@ class _Chunk:
 
 def tags_of(segment: Segment, service: str | None) -> dict[str, Any]:
     """What ddtrace gives every span of that service in that segment at its start."""
-    config = ddtrace.config
-    passed_on = doors.propagated_tags(segment.context)
-    fixed: dict[str, Any] = {key: value for key, value in passed_on.items() if key not in _NOT_PASSED_ON}
-    fixed.update(doors.global_tags())
-    if config.env:
-        fixed["env"] = config.env
-    if config.version and _has_version(segment.root, service):
-        fixed["version"] = config.version
+    config, fixed = ddtrace.config, doors.propagated_tags(segment.context)
+    if fixed:
+        for key in _NOT_PASSED_ON:
+            fixed.pop(key, None)
+    if (said := doors.global_tags()) or config.env or config.version:
+        fixed.update(said)
+        if config.env:
+            fixed["env"] = config.env
+        if config.version and _has_version(segment.root, service):
+            fixed["version"] = config.version
     return fixed
 
 

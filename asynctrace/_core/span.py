@@ -12,16 +12,17 @@ import logging
 import sys
 import weakref
 from time import time_ns
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+import ddtrace
 from ddtrace.trace import Span as DDSpan, tracer
 
 from asynctrace._core.cancel import cut_short
 from asynctrace._core.context import SpanContext
-from asynctrace._core.delivery import listeners
-from asynctrace._core.early import send, watch
+from asynctrace._core.early import send, send_soon, watch
 from asynctrace._core.errors import UsageError
 from asynctrace._core.failure import record_error
+from asynctrace._core.listening import listeners
 from asynctrace._core.outcome import CANCELLED, FAILED, OUTCOME_TAG, outcome_of
 from asynctrace._core.provider import Entry, active_entry, provider, span_end_ns, top_entry
 from asynctrace._core.record import early, set_tags
@@ -152,19 +153,26 @@ class Span(Entry):
             self._parent_id, begun, source, parent = above._id, above._start_ns, above._source, above._dd
             service = above._service if parent is None else parent.service
         else:
-            parent = cast("DDSpan", cast("Entry", above).as_parent())
-            self._parent_id, begun, service = parent.span_id, parent.start_ns, parent.service
-            source = source_of(parent)
+            self._parent_id, begun, service, source = self._below(above, segment)
         start = start_ns or time_ns()
-        # the wall clock may be stepped back; not max(), which takes as long as the rest of this
-        self._start_ns = max(begun, start)
+        self._start_ns = start if start > begun else begun  # the wall clock may be stepped back
         if self._service is None:
-            self._service, self._source, self._entry = service, source, False
+            self._service, self._source, self._entry = service, source, segment.first is self
         else:
             self._service, self._source = service_of(self._service)
-            self._entry = self._service != service
+            self._entry = self._service != service or segment.first is self
         if self._tags and not AT_ONCE.isdisjoint(self._tags):
             self._known()
+
+    def _below(self, above: Entry | None, segment: Segment) -> tuple[int, int, str | None, str]:
+        """Of what ddtrace knows above: id, start, service, and who chose that."""
+        parent = None if above is None else above.as_parent()
+        if isinstance(parent, DDSpan):
+            return parent.span_id, parent.start_ns, parent.service, source_of(parent)
+        segment.first = self
+        if above is not None:
+            above.opened()
+        return segment.context.span_id or 0, 0, ddtrace.config.service, ""
 
     def _start(self, above: Entry | None, start_ns: int | None, *, activate: bool) -> None:
         """It is a ddtrace span from its start."""
@@ -184,7 +192,8 @@ class Span(Entry):
             activate=activate,
         )
         if above is not None:
-            above.opened(dd)
+            for context in above.opened():
+                dd.link_span(context)
         if start_ns is not None:
             dd.start_ns = start_ns
         if isinstance(parent, DDSpan) and dd.start_ns < parent.start_ns:  # as above
@@ -295,7 +304,9 @@ class Span(Entry):
         self.pop()
         buffer = self._segment.buffer  # type: ignore[union-attr]  # a record has one
         buffer.done.append(self)
-        if buffer.left or len(buffer.done) >= buffer.most:
+        if buffer.left:
+            send_soon(buffer)
+        elif len(buffer.done) >= buffer.most:
             send(buffer)
 
     def _finish_started(self, dd: DDSpan) -> None:

@@ -14,6 +14,7 @@
 | `_span_aggregator.dd_processors`, `._global_service` of one | peer and base service of records | without |
 | `Context._meta`, `Tracer._tags`, `config._inferred_base_service` | tags that ddtrace gives its spans | without |
 | `sampling_processor.single_span_rules` | rejected traces are thinned unless such rules keep spans | never thinned |
+| `Context._is_remote`, `ddtrace.internal.runtime` | records under a context of this process | ddtrace spans |
 | `core.has_listeners`, `SpanProcessor.__processors__` | products that watch running spans | by their settings |
 """
 
@@ -23,6 +24,7 @@ import functools
 import importlib
 import inspect
 import logging
+import os
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -122,6 +124,21 @@ def is_for_one_span(context: Context) -> bool:
     return not getattr(context, "_reactivate", False)
 
 
+def is_from_elsewhere(context: Context) -> bool:
+    """Whether a context came in headers."""
+    return bool(getattr(context, "_is_remote", True))
+
+
+def process_tags() -> dict[str, Any]:
+    """What ddtrace puts on a local root to say which process made it."""
+    tags: dict[str, Any] = {"process_id": os.getpid()}
+    try:
+        tags["runtime-id"] = importlib.import_module("ddtrace.internal.runtime").get_runtime_id()
+    except Exception:
+        log.debug("ddtrace's runtime id is not where it was", exc_info=True)
+    return tags
+
+
 def is_remote(span: DDSpan) -> bool:
     """Whether the parent of a span came in headers, from elsewhere."""
     return bool(getattr(getattr(span, "_parent_context", None), "_is_remote", False))
@@ -148,8 +165,11 @@ def partial_flush() -> bool:
 
 def partial_flush_most() -> int:
     """So many ended spans of one trace leave, whatever is still open: `DD_TRACE_PARTIAL_FLUSH_MIN_SPANS`."""
-    aggregator = getattr(tracer, "_span_aggregator", None)
-    return int(getattr(aggregator, "partial_flush_min_spans", 300)) if partial_flush() else sys.maxsize
+    try:
+        aggregator = tracer._span_aggregator
+        return aggregator.partial_flush_min_spans if aggregator.partial_flush_enabled else sys.maxsize
+    except AttributeError:
+        return 300
 
 
 def open_traces() -> list[tuple[int, int, DDSpan]]:
@@ -215,26 +235,33 @@ def process(spans: list[DDSpan]) -> None:
 
 def ordinary_service() -> str | None:
     """The service, in lower case, about which ddtrace's own processors have nothing to say; None if unknown."""
-    processors = getattr(getattr(tracer, "_span_aggregator", None), "dd_processors", ())
-    named: list[str] = [one._global_service for one in processors if hasattr(one, "_global_service")]
-    return named[0] if named else None
+    global _ordinary
+    if _ordinary is None:
+        processors = getattr(getattr(tracer, "_span_aggregator", None), "dd_processors", ())
+        _ordinary = next((one._global_service for one in processors if hasattr(one, "_global_service")), None)
+    return _ordinary
 
 
-def inferred_services() -> frozenset[str | None]:
-    """Services that nobody chose: of spans with one of these ddtrace says who made them."""
-    return _default_services() | {getattr(ddtrace.config, "_inferred_base_service", "")}
+_ordinary: str | None = None
+
+
+def is_inferred(service: str | None) -> bool:
+    """Whether nobody chose this service: of such a span ddtrace says who made it."""
+    return service == getattr(ddtrace.config, "_inferred_base_service", "") or service in _default_services()
 
 
 def propagated_tags(context: Context) -> dict[str, str]:
     """The tags that came with the trace from elsewhere, `_dd.p.*`: all of its spans have them."""
-    said: dict[str, str] = getattr(context, "_meta", {})
+    said: dict[str, str] | None = getattr(context, "_meta", None)
+    if not said:
+        return {}
     return {key: value for key, value in tuple(said.items()) if key.startswith("_dd.p.")}
 
 
 def global_tags() -> dict[str, Any]:
     """`DD_TAGS`, and what the program has set on the tracer."""
-    tags: dict[str, Any] = getattr(tracer, "_tags", None) or ddtrace.config.tags or {}
-    return tags
+    tags: dict[str, Any] | None = getattr(tracer, "_tags", None)
+    return (ddtrace.config.tags or {}) if tags is None else tags
 
 
 def has_single_span_rules() -> bool:
