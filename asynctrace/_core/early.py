@@ -97,14 +97,19 @@ class Watch:
                 self.look()
             except Exception:
                 log.debug("finished spans could not be handed over early", exc_info=True)
-            if not tracer.enabled:
-                forget()  # ddtrace will hand none of it over
+            self.tidy()
             if not self._is_needed():
                 self._awake.clear()
                 self.asleep = True
                 if not self._is_needed():  # else one was opened by somebody who saw us awake
                     self._awake.wait()
                 self.asleep = False
+
+    @staticmethod
+    def tidy() -> None:
+        """While the tracer is off, ddtrace hands nothing over: what waits is let go of."""
+        if not tracer.enabled:
+            forget()
 
     @staticmethod
     def _is_needed() -> bool:

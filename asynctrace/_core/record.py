@@ -51,6 +51,8 @@ def early(record: Span, segment: Segment) -> DDSpan:
     )
     span.start_ns = record._start_ns
     doors.set_tags(span, tags_of(segment, record._service))
+    if record._source:
+        span.set_tag(_SERVICE_SOURCE, record._source)
     set_tags(span, record._tags or {})
     if segment.first is record:
         segment.root, segment.first = span, None
@@ -101,7 +103,7 @@ def _may_be_thinned(segment: Segment | None) -> bool:
 def _is_counted(record: Span) -> bool:
     """Whether Datadog computes trace metrics from it: entry spans, measured ones, and those with a kind."""
     tags = record._tags
-    if record._entry or record._dd is not None:
+    if record._dd is not None or _is_entry(record, record._service):
         return True
     return tags is not None and ("span.kind" in tags or "_dd.measured" in tags)
 
@@ -113,6 +115,12 @@ def set_tags(span: DDSpan, tags: dict[str, Any]) -> None:
     else:
         for key, value in tags.items():
             span.set_tag(key, value)
+
+
+def _is_entry(record: Span, service: str | None) -> bool:
+    """Whether it is what a service begins with: its parent, if it has one here, has another service by now."""
+    above = record._above
+    return above is None or (service is not None and above.service() != service)
 
 
 class _Chunk:
@@ -156,11 +164,12 @@ class _Chunk:
         if tags:
             set_tags(span, tags)
             unusual = unusual or not _LOOKED_AT.isdisjoint(tags)
-        if record._entry:
+        if _is_entry(record, service):
             span.set_metric(_TOP_LEVEL, 1)
             if segment is not None and segment.first is record:
                 segment.root, segment.first = span, None
                 doors.set_tags(span, doors.process_tags())
+        record._above = None
         if unusual:
             self._conspicuous.append(span)
             self._say_source(span, source)
@@ -169,8 +178,9 @@ class _Chunk:
     def _early(self, record: Span, span: DDSpan) -> DDSpan:
         if span.duration_ns is None:
             span.duration_ns = record._end_ns - record._start_ns
-        if record._entry:
+        if _is_entry(record, span.service):
             span.set_metric(_TOP_LEVEL, 1)
+        record._above = None
         translate(span)
         self._conspicuous.append(span)
         self._say_source(span, record._source)

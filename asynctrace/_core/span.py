@@ -53,9 +53,9 @@ class Span(Entry):
 
     __slots__ = (
         "__weakref__",
+        "_above",
         "_dd",
         "_end_ns",
-        "_entry",
         "_given",
         "_id",
         "_name",
@@ -83,8 +83,8 @@ class Span(Entry):
     _tags: dict[str, Any] | None
     _start_ns: int
 
-    _entry: bool
-    """Of a record: its service is another than its parent's."""
+    _above: Entry | None
+    """What a record is below, until it is a ddtrace span; None of a local root."""
 
     _source: str
     """Of a record: who chose its service, in ddtrace's words."""
@@ -148,7 +148,7 @@ class Span(Entry):
 
     def _write_down(self, above: Entry | None, segment: Segment, start_ns: int | None) -> None:
         """It is a record."""
-        self._written, self._segment, self._id = True, segment, new_id(64) or 1
+        self._written, self._segment, self._above, self._id = True, segment, above, new_id(64) or 1
         if type(above) is Span:
             self._parent_id, begun, source, parent = above._id, above._start_ns, above._source, above._dd
             service = above._service if parent is None else parent.service
@@ -157,10 +157,9 @@ class Span(Entry):
         start = start_ns or time_ns()
         self._start_ns = start if start > begun else begun  # the wall clock may be stepped back
         if self._service is None:
-            self._service, self._source, self._entry = service, source, segment.first is self
+            self._service, self._source = service, source if service else ""
         else:
             self._service, self._source = service_of(self._service)
-            self._entry = self._service != service or segment.first is self
         if self._tags and not AT_ONCE.isdisjoint(self._tags):
             self._known()
 
@@ -169,7 +168,7 @@ class Span(Entry):
         parent = None if above is None else above.as_parent()
         if isinstance(parent, DDSpan):
             return parent.span_id, parent.start_ns, parent.service, source_of(parent)
-        segment.first = self
+        segment.first, self._above = self, None
         if above is not None:
             above.opened()
         return segment.context.span_id or 0, 0, ddtrace.config.service, ""
@@ -264,7 +263,7 @@ class Span(Entry):
     def resource(self) -> str:
         """What is worked on: a route, a query, a queue. May be set until the end."""
         if self._dd is None and self._segment is not None:
-            return self._resource or self._name
+            return self._name if self._resource is None else self._resource
         return self._known().resource
 
     @resource.setter
@@ -301,6 +300,8 @@ class Span(Entry):
         if dd is not None and dd.duration_ns is not None:  # ended by way of ddtrace
             end = dd.start_ns + dd.duration_ns
         self._end_ns = end if end > self._start_ns else self._start_ns + 1
+        if dd is not None:
+            dd.duration_ns = self._end_ns - self._start_ns
         self.pop()
         buffer = self._segment.buffer  # type: ignore[union-attr]  # a record has one
         buffer.done.append(self)
@@ -371,6 +372,9 @@ class Span(Entry):
         if self._segment is None and self._dd is not None:
             self._segment = segment_of(self._dd)
         return self._segment
+
+    def service(self) -> str | None:
+        return self._service if self._written and self._dd is None else self._known().service
 
     def written(self) -> Segment | None:
         return self._segment if self._written else None

@@ -294,6 +294,20 @@ def _watching() -> tuple[Callable[[], Any], Callable[[str], bool]]:
 _span_processors, _has_listeners = _watching()
 
 
+def decide_by_rules(span: DDSpan) -> None:
+    """Have the user's sampling rules decide now, where no filter of the user's comes before they do anyway."""
+    try:
+        aggregator = tracer._span_aggregator
+        if aggregator.sampling_processor.sampler.rules and len(aggregator.user_processors) == len(
+            ("first", "last")
+        ):
+            root = local_root(span)
+            if root.context.sampling_priority is None:
+                sample(root)
+    except Exception:
+        log.debug("ddtrace's sampling rules are not where they were", exc_info=True)
+
+
 def may_decide_early(root: DDSpan) -> bool:
     """Whether the trace of this local root is kept, and may be known to be so before it has ended.
 

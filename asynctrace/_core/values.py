@@ -50,10 +50,12 @@ def fit(key: object, value: Any) -> tuple[str, str | int | float]:
         key = text(key)
     if key == MEASURED:
         return key, int(value is None or bool(value))
-    value = presentable(value)
-    if key == PORT and isinstance(value, str) and value.isdecimal():
-        return key, int(value)
-    return key, value
+    if key == PORT:
+        try:
+            value = int(value)
+        except Exception:  # then it is text
+            return key, presentable(value)
+    return key, presentable(value)
 
 
 def is_number(value: Any) -> bool:
