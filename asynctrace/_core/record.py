@@ -198,10 +198,15 @@ class _Chunk:
 
     @staticmethod
     def _say_source(span: DDSpan, source: str) -> None:
-        if doors.is_inferred(span.service) and not source.startswith("opt."):
-            source = span.get_tag("component") or source or _OURS
-        if source:
+        if source := source_at_end(source, span.service, span.get_tag("component")):
             span.set_tag(_SERVICE_SOURCE, source)
+
+
+def source_at_end(source: str, service: str | None, component: str | None) -> str:
+    """Who chose the service of a span that ends: where nobody did, whoever made the span."""
+    if doors.is_inferred(service) and not source.startswith("opt."):
+        return component or source or _OURS
+    return source
 
 
 def tags_of(segment: Segment, service: str | None) -> dict[str, Any]:

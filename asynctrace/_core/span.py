@@ -25,7 +25,7 @@ from asynctrace._core.failure import record_error
 from asynctrace._core.listening import listeners
 from asynctrace._core.outcome import CANCELLED, FAILED, OUTCOME_TAG, outcome_of
 from asynctrace._core.provider import Entry, active_entry, provider, span_end_ns, top_entry
-from asynctrace._core.record import early, set_tags
+from asynctrace._core.record import early, set_tags, source_at_end
 from asynctrace._core.segment import new_id, running, segment_of
 from asynctrace._core.tracer import service_of, source_of, weak_root
 from asynctrace._core.values import AT_ONCE, fit, is_number, text
@@ -152,6 +152,9 @@ class Span(Entry):
         if type(above) is Span:
             self._parent_id, begun, source, parent = above._id, above._start_ns, above._source, above._dd
             service = above._service if parent is None else parent.service
+            if above._end_ns:
+                component = (above._tags or {}).get("component")
+                source = source_at_end(source, service, component) if parent is None else source_of(parent)
         else:
             self._parent_id, begun, service, source = self._below(above, segment)
         start = start_ns or time_ns()
