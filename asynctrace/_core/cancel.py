@@ -125,11 +125,9 @@ def _loop_ends() -> bool:
     return False
 
 
-def _asker_of(task: asyncio.Future[Any] | None) -> tuple[str, str] | None:
+def _asker_of(task: asyncio.Future[Any]) -> tuple[str, str] | None:
     """Who cancelled this task, or one that waits for it."""
     for _ in range(_DEPTH):
-        if task is None:
-            return None
         if (found := _noted(task)) is not None:
             return found
         group = _group_of(task)
@@ -138,9 +136,10 @@ def _asker_of(task: asyncio.Future[Any] | None) -> tuple[str, str] | None:
             return SIBLING_FAILED, type_name(errors[0])
         if group is None:
             break
-        task = getattr(group, "_parent_task", None)
-        if not _is_cancelled(task):  # the body of the group failed
+        parent: Any = getattr(group, "_parent_task", None)
+        if not _is_cancelled(parent):  # the body of the group failed
             return (SIBLING_FAILED, "") if getattr(group, "_aborting", False) else None
+        task = parent
     for waiting in tuple(_asked):
         if any(one is task for one in _waited_for(waiting)) and (found := _noted(waiting)) is not None:
             return found

@@ -9,7 +9,6 @@ become many, and those that end when their trace has left.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import threading
@@ -58,6 +57,7 @@ class Watch:
         self._awake = threading.Event()
         self._thread: threading.Thread | None = None
         self._left_ns: dict[int, int] = {}  # trace id: when spans of it left last
+        self._looking = threading.RLock()  # held by whoever has spans in hand
 
     def wake(self) -> None:
         """There is something to look after."""
@@ -65,7 +65,7 @@ class Watch:
         if self._thread is None:
             if not doors.partial_flush():
                 return
-            atexit.register(everything)  # after ddtrace's own: called before it
+            doors.start_writer()
             thread = threading.Thread(target=self._run, name="asynctrace-early", daemon=True)
             try:
                 thread.start()
@@ -119,9 +119,17 @@ class Watch:
         """Hand over what has ended of the traces of which nothing has left for `quiet_ns`."""
         if not self.quiet_ns or not tracer.enabled or not doors.partial_flush():
             return
-        for key in tuple(late):
-            if (buffer := late.pop(key, None)) is not None:
-                send(buffer)
+        if not self.hold():
+            return
+        try:
+            for key in tuple(late):
+                if (buffer := late.pop(key, None)) is not None:
+                    send(buffer)
+            self._look(quiet_ns)
+        finally:
+            self.release()
+
+    def _look(self, quiet_ns: int | None) -> None:
         quiet, now = self.quiet_ns if quiet_ns is None else quiet_ns, time_ns()
         traces = doors.open_traces()
         self._left_ns = {key: self._left_ns.get(key, span.start_ns) for key, _, span in traces}
@@ -131,6 +139,17 @@ class Watch:
             if now - left_ns >= quiet and doors.may_decide_early(doors.local_root(span)):
                 self._left_ns[key] = now
                 hand_over(doors.take_finished(key) + _records(key))
+
+    def hold(self) -> bool:
+        """Until `release()` nobody else has spans in hand, or a lock of ddtrace's: a fork would copy that as held.
+
+        False after a second: a signal's handler may have interrupted whoever keeps such a lock from us.
+        """
+        return self._looking.acquire(timeout=1)
+
+    def release(self) -> None:
+        """Go on."""
+        self._looking.release()
 
     def forget(self) -> None:
         """In a process that was forked off: the thread stayed behind, and what it looked after."""
@@ -191,6 +210,3 @@ def everything() -> None:
 
 
 watch = Watch(_setting())
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=watch.forget)

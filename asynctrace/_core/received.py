@@ -55,7 +55,9 @@ class Consumer:
 
     __slots__ = ("below", "owner", "records", "seen", "used")
 
-    owner: Token[Consumer | None]
+    owner: Token[Consumer | None] | None
+    """The context it is that of; None below a span of that context's own: it is known by the span, and a Token would
+    hold the context, which holds the consumer, until the garbage collector comes."""
 
     def __init__(self, below: int = 0) -> None:
         self.records: deque[tuple[int, Context | None]] = deque(maxlen=MAX_RECORDS)
@@ -67,10 +69,11 @@ class Consumer:
     def asking(cls, below: int) -> Consumer:
         """That of the context that calls `get()`; a copy of that context, as in a task started in it, has its own."""
         consumer = current_consumer.get()
-        if consumer is None or consumer.below != below or not consumer.is_mine():
+        if consumer is None or consumer.below != below or not (below or consumer.is_mine()):
             current_consumer.set(None)  # the Token is to hold on to nobody else's
             consumer = cls(below)
-            consumer.owner = current_consumer.set(consumer)
+            owner = current_consumer.set(consumer)
+            consumer.owner = None if below else owner
         elif consumer.used:
             consumer.forget()
         consumer.seen = bool(consumer.records)
@@ -78,6 +81,9 @@ class Consumer:
 
     def is_mine(self) -> bool:
         """Whether it is that of the context that asks."""
+        if self.owner is None:
+            entry = active_entry()
+            return entry is not None and id(entry) == self.below and is_mine(entry)
         try:
             current_consumer.reset(self.owner)
         except (ValueError, RuntimeError):

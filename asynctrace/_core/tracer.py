@@ -6,8 +6,10 @@
 | `Tracer._span_aggregator.user_processors` | our filters around the user's | `configure()`: theirs must be set after |
 | `_span_aggregator._traces`, `._lock`, `.dd_processors` | finished spans leave before 300 have ended | after 300 |
 | `_span_aggregator.partial_flush_enabled` | as the user has set it | taken for on |
+| `_span_aggregator.writer`, `._sync_mode` | ddtrace's writer runs before ours may write | a warning, if both do |
 | `_span_aggregator.sampling_processor` | no early decision where rules may see more later | as if there were some |
 | `Span._parent_context._is_remote` | the test kit knows that a parent is elsewhere | it is taken for an orphan |
+| `ddtrace.contrib.internal.*.patch` | its integrations of logging and structlog come off again | they are not put on |
 | `Context._reactivate` | ddtrace's executor integration activates a context for more than one span | good for one |
 | `Span._local_root` (set) | `current_root_span()` below a record | the record's own span |
 | `Span._set_attributes` | the tags of a record in one call | `set_tag` for each |
@@ -144,6 +146,14 @@ def is_remote(span: DDSpan) -> bool:
     return bool(getattr(getattr(span, "_parent_context", None), "_is_remote", False))
 
 
+def integration(name: str) -> Any:
+    """The module of one of ddtrace's own integrations, with `patch()` and `unpatch()`.
+
+    `ddtrace.patch()`, the public way, says so in the log, and has no counterpart.
+    """
+    return importlib.import_module(f"ddtrace.contrib.internal.{name}.patch")
+
+
 def weak_root(span: DDSpan) -> weakref.ref[DDSpan]:
     """A weak reference to the local root of `span`."""
     return weakref.ref(local_root(span))
@@ -170,6 +180,16 @@ def partial_flush_most() -> int:
         return aggregator.partial_flush_min_spans if aggregator.partial_flush_enabled else sys.maxsize
     except AttributeError:
         return 300
+
+
+def start_writer() -> None:
+    """Start ddtrace's writer, as its first write does; when the first are two threads' at once, that warns."""
+    try:
+        writer: Any = tracer._span_aggregator.writer
+        if writer._sync_mode is False and writer.status.value == "stopped":
+            writer.start()
+    except Exception:
+        log.debug("ddtrace's writer is not where it was", exc_info=True)
 
 
 def open_traces() -> list[tuple[int, int, DDSpan]]:
