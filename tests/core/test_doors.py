@@ -60,7 +60,7 @@ def test_a_remote_parent_is_told() -> None:
 def test_the_traces_it_holds_are_told() -> None:
     """`_span_aggregator._traces`, with how many spans of each have ended, its lock, and ddtrace's processors."""
     with span("root") as root:
-        with span("child") as child:
+        with tracer.trace("child") as child:
             pass
         (waiting,) = [one for one in open_traces() if one[0] == root.trace_id]
         assert waiting[1] == 1
@@ -110,7 +110,7 @@ def test_no_early_decision_without_the_rules(monkeypatch: pytest.MonkeyPatch) ->
 def test_nothing_is_taken_that_our_filter_would_not_get(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it among the filters, finished spans wait for their trace."""
     with span("root") as root:
-        with span("child"):
+        with tracer.trace("child"):
             pass
         monkeypatch.setattr(tracer._span_aggregator, "user_processors", [])
         assert take_finished(root.trace_id) == []
