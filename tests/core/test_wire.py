@@ -31,22 +31,23 @@ MANY = """
         with span("root"):
             gone = []
             for number in range(CHILDREN):
-                with (span, tracer.trace)[number % 2](f"child {number}"):
+                with OPENED("child"):
                     pass
                 gone.append(len(traces.spans))
     print(*gone)
 """
 
 
-def left_while_open(children: int, **settings: str) -> list[int]:
+def left_while_open(children: int, opened: str = "span", **settings: str) -> list[int]:
     """How many spans had left after each child, the root still open."""
-    printed = run(MANY.replace("CHILDREN", str(children)), ASYNCTRACE_PARTIAL_FLUSH_MS="0", **settings)
-    return [int(number) for number in printed.split()]
+    program = MANY.replace("CHILDREN", str(children)).replace("OPENED", opened)
+    return [int(number) for number in run(program, ASYNCTRACE_PARTIAL_FLUSH_MS="0", **settings).split()]
 
 
-def test_so_many_spans_leave_at_once() -> None:
-    """`DD_TRACE_PARTIAL_FLUSH_MIN_SPANS`: as soon as that many have ended, ours and ddtrace's."""
-    assert left_while_open(7, DD_TRACE_PARTIAL_FLUSH_MIN_SPANS="3") == [0, 0, 3, 3, 3, 6, 6]
+@pytest.mark.parametrize("opened", ["span", "tracer.trace"])
+def test_so_many_spans_leave_at_once(opened: str) -> None:
+    """`DD_TRACE_PARTIAL_FLUSH_MIN_SPANS`: as soon as that many have ended, of ours, or of ddtrace's."""
+    assert left_while_open(7, opened, DD_TRACE_PARTIAL_FLUSH_MIN_SPANS="3") == [0, 0, 3, 3, 3, 6, 6]
 
 
 def test_three_hundred_by_default() -> None:
@@ -54,10 +55,11 @@ def test_three_hundred_by_default() -> None:
     assert left_while_open(301) == [*[0] * 299, 300, 300]
 
 
-def test_no_span_leaves_before_its_trace() -> None:
+@pytest.mark.parametrize("opened", ["span", "tracer.trace"])
+def test_no_span_leaves_before_its_trace(opened: str) -> None:
     """`DD_TRACE_PARTIAL_FLUSH_ENABLED=false`, whatever the number says."""
-    off = left_while_open(7, DD_TRACE_PARTIAL_FLUSH_ENABLED="false", DD_TRACE_PARTIAL_FLUSH_MIN_SPANS="3")
-    assert off == [0] * 7
+    off = {"DD_TRACE_PARTIAL_FLUSH_ENABLED": "false", "DD_TRACE_PARTIAL_FLUSH_MIN_SPANS": "3"}
+    assert left_while_open(7, opened, **off) == [0] * 7
 
 
 def test_chunks_of_a_trace(sink: Sink) -> None:
