@@ -120,7 +120,12 @@ class Span(Entry):
         segment: Segment | None = None
         if ours and self._parent is None:
             above = top_entry.get()
-            if type(above) is Span and above.frame is None and above._is_open():
+            if (
+                type(above) is Span
+                and above.frame is None
+                and not above._end_ns
+                and ((dd := above._dd) is None or dd.duration_ns is None)
+            ):  # the short way to what is active
                 segment = above._segment or above.segment()
             elif (above := active_entry()) is not None:
                 segment = above.segment()
