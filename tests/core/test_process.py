@@ -201,7 +201,9 @@ def test_a_fork_while_spans_are_taken_away(sink: Sink) -> None:
 # -- multiprocessing
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    "method", ["fork", *(pytest.param(one, marks=pytest.mark.slow) for one in ("forkserver", "spawn"))]
+)
 def test_processes_of_multiprocessing_send_what_they_traced(sink: Sink, method: str, tmp_path: Path) -> None:
     """They end without `atexit`; a forked one inherits what was active where it was started."""
     program = tmp_path / "program.py"
