@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 from asynctrace._core import tracer as doors
 from asynctrace._core.listening import listeners
 from asynctrace._core.record import drained
-from asynctrace._core.segment import buffers, forget, late
+from asynctrace._core.segment import LOT, buffers, forget, late
 from asynctrace._core.tracer import tracer
 
 if TYPE_CHECKING:
     from ddtrace.trace import Span as DDSpan
 
-    from asynctrace._core.segment import Buffer
+    from asynctrace._core.segment import Buffer, Segment
 
 log = logging.getLogger("asynctrace")
 
@@ -164,6 +164,19 @@ def _waiting(trace_id: int) -> bool:
 def _records(trace_id: int) -> list[DDSpan]:
     buffer = buffers.get(trace_id)
     return [] if buffer is None else drained(buffer)
+
+
+def send_ahead(buffer: Buffer) -> None:
+    """Many records of a trace that goes on: they leave; while it may yet be dropped, not before they are too many."""
+    waiting = len(buffer.done)
+    if waiting < buffer.limit and not all(map(_is_kept, buffer.segments)):
+        buffer.most = min(waiting + LOT, buffer.limit)
+        return
+    send(buffer)
+
+
+def _is_kept(segment: Segment) -> bool:
+    return segment.root is None or doors.may_decide_early(segment.root)
 
 
 def send_soon(buffer: Buffer) -> None:

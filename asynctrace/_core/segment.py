@@ -21,15 +21,22 @@ if TYPE_CHECKING:
     from asynctrace._core.span import Span
 
 
+LOT = 100
+"""So many records leave at once, ahead of their trace: to make as many spans of them as ddtrace's own partial flush has
+(300) would hold up the loop for longer than that does."""
+
+
 class Buffer:
     """The ended records of a trace."""
 
-    __slots__ = ("done", "left", "most", "segments", "trace_id")
+    __slots__ = ("done", "left", "limit", "most", "segments", "trace_id")
 
     def __init__(self, trace_id: int, *, left: bool) -> None:
         self.trace_id, self.left = trace_id, left
         """`left`: ddtrace has handed its spans over, so that nobody takes these along."""
-        self.most = partial_flush_most()
+        self.limit = partial_flush_most()
+        self.most = min(LOT, self.limit)
+        """So many wait; more than that leave ahead."""
         self.done: list[Span] = []
         self.segments: list[Segment] = []
 

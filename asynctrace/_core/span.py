@@ -19,7 +19,7 @@ from ddtrace.trace import Span as DDSpan, tracer
 
 from asynctrace._core.cancel import cut_short
 from asynctrace._core.context import SpanContext
-from asynctrace._core.early import send, send_soon, watch
+from asynctrace._core.early import send_ahead, send_soon, watch
 from asynctrace._core.errors import UsageError
 from asynctrace._core.failure import record_error
 from asynctrace._core.listening import listeners
@@ -316,7 +316,7 @@ class Span(Entry):
         if buffer.left:
             send_soon(buffer)
         elif len(buffer.done) >= buffer.most:
-            send(buffer)
+            send_ahead(buffer)
 
     def _finish_started(self, dd: DDSpan) -> None:
         if dd.duration_ns is not None:

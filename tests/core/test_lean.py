@@ -419,8 +419,9 @@ def test_switched_off_while_it_runs(flushed: Any) -> None:
         assert root.trace_id not in buffers
     finally:
         tracer.enabled = True
-        # it would be said at the end that this was not sent
-        tracer._span_aggregator._traces.pop(root.trace_id)
+        tracer._span_aggregator._traces.pop(
+            root.trace_id
+        )  # it would be said at the end that this was not sent
     with span("again"), span("child"):
         pass
     assert flushed() == ["again", "child"]
