@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from asynctrace._core import lean
-from asynctrace._core.tracer import is_from_elsewhere, local_root, partial_flush_most
+from asynctrace._core.tracer import holds, is_from_elsewhere, local_root, partial_flush_most
 
 if TYPE_CHECKING:
     from ddtrace.trace import Context, Span as DDSpan
@@ -63,11 +63,15 @@ late: dict[int, Buffer] = {}
 
 def segment_of(span: DDSpan) -> Segment | None:
     """Where records below this ddtrace span wait; None when it must not have any."""
-    buffer = buffers.get(span.trace_id)
+    trace_id = span.trace_id
+    buffer = buffers.get(trace_id)
     if buffer is None:
         if span.duration_ns is not None:  # ddtrace may have nothing more of that trace to hand over
             return _late_segment(span.context, local_root(span))
-        buffer = buffers[span.trace_id] = Buffer(span.trace_id, left=False)
+        buffer = buffers.setdefault(trace_id, Buffer(trace_id, left=False))
+        if not holds(trace_id):  # it has left meanwhile, or long ago, or began while the tracer was off
+            leave(trace_id)
+            return _late_segment(span.context, local_root(span))
     root = local_root(span)
     for segment in buffer.segments:
         if segment.root is root:

@@ -29,7 +29,7 @@ from asynctrace import (
     start_span,
     trace_id,
 )
-from asynctrace._core import lean
+from asynctrace._core import lean, segment
 from asynctrace._core.early import watch
 from asynctrace._core.segment import buffers, late
 from asynctrace.queues import TracedQueue
@@ -362,6 +362,80 @@ def test_ended_after_the_root(traces: Recorder) -> None:
     child.finish()
     grandchild.finish()
     assert traces.tree() == "root\n  child\n    grandchild"
+
+
+def test_below_the_early_span_of_a_late_record(traces: Recorder) -> None:
+    """Somebody makes it active elsewhere: ddtrace hands its trace over no more, and nothing waits for that."""
+    with span("root"):
+        context = contextvars.copy_context()
+    late_one = context.run(start_span, "late")
+    known = context.run(tracer.current_span)
+
+    def elsewhere() -> None:
+        tracer.context_provider.activate(known)
+        with span("below"):
+            pass
+
+    contextvars.Context().run(elsewhere)
+    late_one.finish()
+    assert traces.tree() == "root\n  late\n    below"
+    assert late_one.trace_id not in buffers
+
+
+def test_below_a_span_that_began_while_the_tracer_was_off(traces: Recorder) -> None:
+    """ddtrace knows nothing of that one; what is opened below it afterwards is delivered."""
+    tracer.enabled = False
+    try:
+        theirs = tracer.trace("theirs")
+    finally:
+        tracer.enabled = True
+    with span("child"), span("grandchild"):
+        pass
+    theirs.finish()
+    assert traces.names() == {"child", "grandchild"}
+    assert theirs.trace_id not in buffers
+
+
+def test_the_root_ends_as_the_first_record_begins(
+    traces: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In another thread: its trace leaves before there is a buffer for it to take along."""
+    root = start_span("root")
+
+    def meanwhile() -> int:
+        root.finish()
+        return 300
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segment, "partial_flush_most", meanwhile)
+        child = contextvars.copy_context().run(start_span, "child")
+    child.finish()
+    assert traces.names() == {"root", "child"}
+    assert root.trace_id not in buffers
+
+
+def test_threads_open_the_first_records_of_a_trace(
+    traces: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the same time: they wait in one buffer."""
+    both = threading.Barrier(2)
+
+    def at_once() -> int:
+        both.wait()
+        return 300
+
+    def work() -> None:
+        with span("child"):
+            pass
+
+    monkeypatch.setattr(segment, "partial_flush_most", at_once)
+    with span("root"):
+        threads = [threading.Thread(target=contextvars.copy_context().run, args=(work,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert traces.tree() == "root\n  child\n  child"
 
 
 def test_late_spans_leave_together(flushed: Any) -> None:
