@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from asynctrace._core import tracer as doors
 from asynctrace._core.listening import listeners
 from asynctrace._core.record import drained
-from asynctrace._core.segment import buffers, forget, late
+from asynctrace._core.segment import buffers, late, let_go
 from asynctrace._core.tracer import tracer
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Watch:
     def tidy() -> None:
         """While the tracer is off, ddtrace hands nothing over: what waits is let go of."""
         if not tracer.enabled:
-            forget()
+            let_go()
 
     @staticmethod
     def _is_needed() -> bool:

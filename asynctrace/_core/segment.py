@@ -119,17 +119,22 @@ _random = random.Random()  # noqa: S311 - ids, not secrets; not the module's own
 new_id = _random.getrandbits
 
 
-def forget() -> None:
-    """Whatever waits, nobody will take it along."""
+def let_go() -> None:
+    """Nothing is handed over while the tracer is off: what waits is dropped. Traces that are open may go on later."""
     for buffer in (*buffers.values(), *late.values()):
-        buffer.left, buffer.done, buffer.segments = True, _Hole(), []
-    buffers.clear()
+        buffer.done.clear()
     late.clear()
+    for buffer in tuple(buffers.values()):
+        if not any(one.root is not None and one.root.duration_ns is None for one in buffer.segments):
+            leave(buffer.trace_id)
 
 
 def _in_child() -> None:
     _random.seed()
-    forget()
+    for buffer in (*buffers.values(), *late.values()):
+        buffer.left, buffer.done, buffer.segments = True, _Hole(), []
+    buffers.clear()
+    late.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -499,6 +499,23 @@ def test_switched_off_while_it_runs(flushed: Any) -> None:
     assert flushed() == ["again", "child"]
 
 
+def test_switched_off_for_a_while(traces: Recorder) -> None:
+    """What ends in between is lost; what is opened afterwards in a trace that was open all the time is not."""
+    try:
+        with span("root") as root:
+            with span("before"):
+                pass
+            tracer.enabled = False
+            watch.tidy()
+            tracer.enabled = True
+            with span("after"):
+                pass
+    finally:
+        tracer.enabled = True
+    assert traces.tree() == "root\n  after"
+    assert root.trace_id not in buffers
+
+
 def test_another_provider_is_assigned(traces: Recorder) -> None:
     """Records that are open then end as ever; spans opened afterwards are ddtrace's."""
     from ddtrace._trace.provider import DefaultContextProvider
