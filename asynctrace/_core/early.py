@@ -194,6 +194,7 @@ def hand_over(spans: list[DDSpan]) -> None:
     carrier = tracer.start_span(CARRIER)
     _cargo[carrier.trace_id] = spans
     carrier.finish()
+    _cargo.pop(carrier.trace_id, None)  # it is there still when the tracer is off, or was shut down
 
 
 def unloaded(trace: list[DDSpan]) -> list[DDSpan]:

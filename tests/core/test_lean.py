@@ -30,7 +30,7 @@ from asynctrace import (
     trace_id,
 )
 from asynctrace._core import lean, segment
-from asynctrace._core.early import watch
+from asynctrace._core.early import _cargo, watch
 from asynctrace._core.segment import buffers, late
 from asynctrace.queues import TracedQueue
 from tests.core.process import run
@@ -514,6 +514,21 @@ def test_switched_off_for_a_while(traces: Recorder) -> None:
         tracer.enabled = True
     assert traces.tree() == "root\n  after"
     assert root.trace_id not in buffers
+
+
+def test_many_end_while_it_is_switched_off() -> None:
+    """Nobody hands them over, and nothing is kept of them."""
+    with span("root"):
+        many = [span("child").open(activate=False) for _ in range(300)]
+        ended = [weakref.ref(one) for one in many]
+        try:
+            tracer.enabled = False
+            while many:
+                many.pop().finish()
+        finally:
+            tracer.enabled = True
+        assert not _cargo
+        assert not any(one() for one in ended)
 
 
 def test_another_provider_is_assigned(traces: Recorder) -> None:
