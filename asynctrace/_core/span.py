@@ -11,6 +11,7 @@ import copy
 import logging
 import sys
 import weakref
+from contextlib import suppress
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ class Span(Entry):
     __slots__ = (
         "__weakref__",
         "_above",
+        "_chosen",
         "_dd",
         "_end_ns",
         "_given",
@@ -83,6 +85,12 @@ class Span(Entry):
     _tags: dict[str, Any] | None
     _start_ns: int
 
+    _chosen: str | None
+    """The service it was made with; None for its parent's."""
+
+    _service: str | None
+    """Of a record: its service."""
+
     _above: Entry | None
     """What a record is below, until it is a ddtrace span; None of a local root."""
 
@@ -99,7 +107,7 @@ class Span(Entry):
         tags: dict[str, Any] | None = None,
     ) -> None:
         """All of it fit for the wire (`values.py`); `tags` is not changed, by nobody."""
-        self._name, self._parent, self._resource, self._service = name, parent, resource, service
+        self._name, self._parent, self._resource, self._chosen = name, parent, resource, service
         self._type = type
         self._tags = self._given = tags
         self._end_ns, self._written = 0, False
@@ -107,13 +115,15 @@ class Span(Entry):
 
     def said(self) -> tuple[Any, ...]:
         """The arguments it was made with."""
-        return self._name, self._parent, self._resource, self._service, self._type, self._given
+        return self._name, self._parent, self._resource, self._chosen, self._type, self._given
 
     # -- begin
 
     def open(self, *, activate: bool = True, start_ns: int | None = None) -> Self:
         """Start the span, at `start_ns` if given; for integrations: without making it active."""
-        if self._end_ns:
+        if self._segment is not None or self._dd is not None:
+            if self._is_open():
+                return self
             self._renew()
         ours = tracer.context_provider is provider
         above: Entry | None = None
@@ -146,8 +156,12 @@ class Span(Entry):
     def _renew(self) -> None:
         """Opened again after its end: what it was then is another now."""
         if self._written and self._segment is not None:
-            done, past = self._segment.buffer.done, copy.copy(self)
-            done[:] = [past if one is self else one for one in done]
+            buffer, past = self._segment.buffer, copy.copy(self)
+            with suppress(ValueError):  # it has been taken
+                buffer.done.remove(self)
+                buffer.done.append(past)
+                if buffer.left:
+                    send_soon(buffer)
         self._tags, self._end_ns, self._written = self._given, 0, False
         self._dd = self._segment = None
 
@@ -164,10 +178,10 @@ class Span(Entry):
             self._parent_id, begun, service, source = self._below(above, segment)
         start = start_ns or time_ns()
         self._start_ns = start if start > begun else begun  # the wall clock may be stepped back
-        if self._service is None:
+        if self._chosen is None:
             self._service, self._source = service, source if service else ""
         else:
-            self._service, self._source = service_of(self._service)
+            self._service, self._source = service_of(self._chosen)
         if self._tags and not AT_ONCE.isdisjoint(self._tags):
             self._known()
 
@@ -193,7 +207,7 @@ class Span(Entry):
         dd = self._dd = tracer.start_span(
             self._name,
             child_of=parent,
-            service=self._service,
+            service=self._chosen,
             resource=self._resource,
             span_type=self._type,
             activate=activate,

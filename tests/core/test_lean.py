@@ -11,6 +11,7 @@ import json
 import re
 import threading
 import weakref
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -569,6 +570,28 @@ def test_a_span_opened_twice(traces: Recorder) -> None:
                 one.set_tag("n", number)
     assert [each.tags["n"] for each in traces.spans[1:]] == [0, 1, 2]
     assert len({each.span_id for each in traces.spans}) == 4
+
+
+def test_a_span_opened_twice_is_below_two_parents(traces: Recorder) -> None:
+    """Its service is each time that of its parent, where none was chosen."""
+    one = span("child")
+    for service in ("a", "b"):
+        with span("root", service=service), one:
+            pass
+    assert [each.service for each in traces.spans] == ["a", "a", "b", "b"]
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_a_span_opened_while_it_is_open(traces: Recorder, below: object) -> None:
+    """It is open already: nothing changes."""
+    with span("root") if below else nullcontext():
+        one = start_span("one")
+        assert one.open() is one
+        one.finish()
+        assert current_span() is not one
+    with span("next"):
+        pass
+    assert traces.tree() == ("root\n  one" if below else "one") + "\nnext"
 
 
 def test_ended_by_way_of_ddtrace(traces: Recorder) -> None:
