@@ -75,7 +75,7 @@ class Watch:
         self._awake.set()
 
     def takes(self, buffer: Buffer) -> bool:
-        """Whether it will send these records, of a trace that has left, with what else ends soon."""
+        """Whether it takes these records, of a trace that has left, to send them with what else ends soon."""
         if not self.quiet_ns:
             return False
         if self.asleep:
@@ -87,7 +87,9 @@ class Watch:
                 while buffer.done:
                     other.done.append(buffer.done.pop())
             buffer = other
-        return len(buffer.done) < buffer.most
+        if len(buffer.done) >= buffer.most:
+            send(buffer)
+        return True
 
     def _run(self) -> None:
         pause = threading.Event()

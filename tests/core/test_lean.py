@@ -449,6 +449,27 @@ def test_late_spans_leave_together(flushed: Any) -> None:
     assert flushed() == ["late"] * 5 + ["root"]
 
 
+def test_late_spans_of_two_local_roots_leave_by_hundreds(flushed: Any) -> None:
+    """They wait together, and leave when they are many, though the thread that sends them is slow."""
+    with span("root"):
+        context, here = contextvars.copy_context(), SpanContext.current()
+        with span("first"):
+            pass
+    watch.wake()
+    most = 0
+    assert watch.hold()
+    try:
+        with attached(here), span("second"):
+            pass
+        for _ in range(1000):
+            context.run(lambda: span("late").__enter__().finish())
+            most = max(most, *(len(one.done) for one in late.values()))
+    finally:
+        watch.release()
+    assert most < 300
+    assert flushed() == ["first", *["late"] * 1000, "root", "second"]
+
+
 class Theirs(TraceFilter):
     """A user's filter."""
 
