@@ -146,7 +146,7 @@ class Span(Entry):
         if activate and ours:
             self.previous = top_entry.get()
             self.owner = top_entry.set(self)
-            if self._segment is not running.segment or segment is None:
+            if self._segment is not running.segment or not self._written:
                 self._announce()
         if listeners:
             for listener in tuple(listeners):

@@ -38,6 +38,8 @@ from tests.core.process import run
 from tests.sink import Sink
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from asynctrace.testing import Recorder
 
 
@@ -734,8 +736,9 @@ def test_a_product_that_is_switched_on_later(monkeypatch: pytest.MonkeyPatch) ->
         product.unregister()
 
 
-def test_the_profiler_is_told_which_trace_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever listens for what runs hears of the right trace, also where requests take turns."""
+@pytest.fixture
+def heard() -> Iterator[list[Any]]:
+    """What ddtrace's profiler is told that runs."""
     core: Any = importlib.import_module("ddtrace.internal.core")
     heard: list[Any] = []
 
@@ -743,21 +746,44 @@ def test_the_profiler_is_told_which_trace_runs(monkeypatch: pytest.MonkeyPatch) 
         heard.append(one)
 
     core.on("ddtrace.context_provider.activate", listen)
-    try:
+    yield heard
+    core.reset_listeners("ddtrace.context_provider.activate", listen)
 
-        async def request(turns: int) -> None:
-            with span("request") as own:
-                for _ in range(turns):
-                    await asyncio.sleep(0)
-                    with span("work"):
-                        assert heard[-1].trace_id == own.trace_id
 
-        async def main() -> None:
-            await asyncio.gather(*(request(5) for _ in range(4)))
+def test_the_profiler_is_told_which_trace_runs(heard: list[Any]) -> None:
+    """Whoever listens for what runs hears of the right trace, also where requests take turns."""
 
-        asyncio.run(main())
-    finally:
-        core.reset_listeners("ddtrace.context_provider.activate", listen)
+    async def request(turns: int) -> None:
+        with span("request") as own:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+                with span("work"):
+                    assert heard[-1].trace_id == own.trace_id
+
+    async def main() -> None:
+        await asyncio.gather(*(request(5) for _ in range(4)))
+
+    asyncio.run(main())
+
+
+def test_the_profiler_is_told_which_span_runs(heard: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are no records, it hears of each span's begin and end."""
+    monkeypatch.setattr(lean, "_wanted", False)
+    with span("root") as root:
+        with span("child") as child:
+            assert heard[-1].span_id == child.span_id
+        assert heard[-1].span_id == root.span_id
+
+
+def test_the_profiler_is_told_that_work_on_another_trace_is_over(heard: list[Any]) -> None:
+    """After a block of `attached()`, what ran before runs again."""
+    with span("elsewhere") as elsewhere:
+        there = SpanContext.current()
+    with span("root") as root:
+        with attached(there):
+            with span("child"):
+                assert heard[-1].trace_id == elsewhere.trace_id
+        assert heard[-1].span_id == root.span_id
 
 
 async def test_an_item_of_a_queue(traces: Recorder) -> None:
