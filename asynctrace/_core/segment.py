@@ -37,11 +37,13 @@ class Buffer:
 class Segment:
     """One local root, and where the records below it wait."""
 
-    __slots__ = ("buffer", "context", "first", "root", "takes", "trace_id")
+    __slots__ = ("buffer", "context", "first", "root", "service", "takes", "trace_id")
 
     def __init__(self, buffer: Buffer, context: Context, root: DDSpan | None) -> None:
         self.buffer, self.context, self.root = buffer, context, root
         self.trace_id = buffer.trace_id
+        self.service = None if root is None else root.service
+        """The local root's, as the first record below it began; it may be set again."""
         self.first: Span | None = None
         """The local root, while it is a record."""
         self.takes = lean.is_on()

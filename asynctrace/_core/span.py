@@ -26,7 +26,7 @@ from asynctrace._core.failure import record_error
 from asynctrace._core.listening import listeners
 from asynctrace._core.outcome import CANCELLED, FAILED, OUTCOME_TAG, outcome_of
 from asynctrace._core.provider import Entry, active_entry, provider, span_end_ns, top_entry
-from asynctrace._core.record import early, set_tags, source_at_end
+from asynctrace._core.record import NOBODY, early, set_tags, source_at_end
 from asynctrace._core.segment import new_id, running, segment_of
 from asynctrace._core.tracer import service_of, source_of, weak_root
 from asynctrace._core.values import AT_ONCE, fit, is_number, text
@@ -54,7 +54,6 @@ class Span(Entry):
 
     __slots__ = (
         "__weakref__",
-        "_above",
         "_chosen",
         "_dd",
         "_end_ns",
@@ -70,6 +69,7 @@ class Span(Entry):
         "_start_ns",
         "_tags",
         "_type",
+        "_under",
         "_written",
     )
 
@@ -91,8 +91,8 @@ class Span(Entry):
     _service: str | None
     """Of a record: its service."""
 
-    _above: Entry | None
-    """What a record is below, until it is a ddtrace span; None of a local root."""
+    _under: str | None
+    """Of a record: its parent's service as it began, `NOBODY` of a local root."""
 
     _source: str
     """Of a record: who chose its service, in ddtrace's words."""
@@ -167,10 +167,10 @@ class Span(Entry):
 
     def _write_down(self, above: Entry | None, segment: Segment, start_ns: int | None) -> None:
         """It is a record."""
-        self._written, self._segment, self._above, self._id = True, segment, above, new_id(64) or 1
+        self._written, self._segment, self._id = True, segment, new_id(64) or 1
         if type(above) is Span:
             self._parent_id, begun, source, parent = above._id, above._start_ns, above._source, above._dd
-            service = above._service if parent is None else parent.service
+            service = self._under = above._service if parent is None else parent.service
             if above._end_ns:
                 component = (above._tags or {}).get("component")
                 source = source_at_end(source, service, component) if parent is None else source_of(parent)
@@ -189,8 +189,9 @@ class Span(Entry):
         """Of what ddtrace knows above: id, start, service, and who chose that."""
         parent = None if above is None else above.as_parent()
         if isinstance(parent, DDSpan):
-            return parent.span_id, parent.start_ns, parent.service, source_of(parent)
-        segment.first, self._above = self, None
+            service = self._under = parent.service
+            return parent.span_id, parent.start_ns, service, source_of(parent)
+        segment.first, self._under = self, NOBODY
         if above is not None:
             above.opened()
         return segment.context.span_id or 0, 0, ddtrace.config.service, ""
@@ -394,9 +395,6 @@ class Span(Entry):
         if self._segment is None and self._dd is not None:
             self._segment = segment_of(self._dd)
         return self._segment
-
-    def service(self) -> str | None:
-        return self._service if self._written and self._dd is None else self._known().service
 
     def written(self) -> Segment | None:
         return self._segment if self._written else None

@@ -631,6 +631,33 @@ def test_ended_by_way_of_ddtrace(traces: Recorder) -> None:
     assert traces.tree() == "root\n  child\n  next"
 
 
+def test_a_service_that_is_set_when_children_have_ended() -> None:
+    """They were of the old one, and no entry to the new one: nothing counts them as requests."""
+    sink = Sink().start()
+    for lean_setting in ("0", "1"):
+        run(
+            """
+            from asynctrace import span
+            with span("root") as root:
+                with span("before"):
+                    pass
+                root.set_tag("service.name", "tenant")
+                with span("after"):
+                    pass
+            """,
+            ASYNCTRACE_LEAN=lean_setting,
+            DD_TRACE_AGENT_URL=sink.url,
+            DD_SERVICE="shop",
+            DD_VERSION="1",
+        )
+    said = [
+        (one["name"], one["service"], one["metrics"].get("_dd.top_level"), one["meta"].get("version"))
+        for one in sink.wait_for(6)
+    ]
+    for expected in (("before", "shop", None, "1"), ("after", "tenant", None, "1")):
+        assert said.count(expected) == 2, said
+
+
 # -- sampling
 
 
