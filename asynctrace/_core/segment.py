@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+from time import time_ns
 from typing import TYPE_CHECKING
 
 from asynctrace._core import lean
@@ -51,9 +52,15 @@ class Segment:
 
 
 class _Hole(list["Span"]):
-    """Swallows: in a process that was forked off, the records are the parent process's to deliver."""
+    """In a process that was forked off: swallows what was begun before, the parent process delivers that."""
 
-    def append(self, _: Span) -> None: ...
+    def __init__(self) -> None:
+        super().__init__()
+        self._forked_ns = time_ns()
+
+    def append(self, record: Span) -> None:
+        if record._start_ns >= self._forked_ns:
+            super().append(record)
 
 
 buffers: dict[int, Buffer] = {}
