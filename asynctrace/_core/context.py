@@ -179,6 +179,7 @@ class Attached:
         theirs = dd_tracer.context_provider
         if theirs is provider:
             self._innermost().close()
+            provider.announce_top()
         else:
             theirs.activate(self._entries.pop().target)
 

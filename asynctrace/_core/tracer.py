@@ -5,6 +5,7 @@
 | `Span._local_root` | a sampling decision is made on the local root | made on the span itself |
 | `Tracer._span_aggregator.user_processors` | our filters around the user's | `configure()`: theirs must be set after |
 | `_span_aggregator._traces`, `._lock`, `.dd_processors` | finished spans leave before 300 have ended | after 300 |
+| `_span_aggregator._traces` | no record waits for a trace that ddtrace does not hold | taken for held |
 | `_span_aggregator.partial_flush_enabled` | as the user has set it | taken for on |
 | `_span_aggregator.writer`, `._sync_mode` | ddtrace's writer runs before ours may write | a warning, if both do |
 | `_span_aggregator.sampling_processor` | no early decision where rules may see more later | as if there were some |
@@ -200,6 +201,15 @@ def open_traces() -> list[tuple[int, int, DDSpan]]:
     except Exception:
         log.debug("ddtrace's open traces are not where they were", exc_info=True)
         return []
+
+
+def holds(trace_id: int) -> bool:
+    """Whether ddtrace will hand over something of this trace: it has spans of it that have not left."""
+    try:
+        return trace_id in tracer._span_aggregator._traces
+    except Exception:
+        log.debug("ddtrace's open traces are not where they were", exc_info=True)
+        return True
 
 
 def take_finished(trace_id: int) -> list[DDSpan]:
