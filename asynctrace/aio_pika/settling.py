@@ -1,0 +1,217 @@
+"""What becomes of a message: ack, nack and reject, the block of `process()`, and that of `traced_message`."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+
+from asynctrace._core.errors import UsageError
+from asynctrace._core.received import said_of, settled
+from asynctrace._core.tracer import tracer
+from asynctrace.aio_pika.describe import Place
+from asynctrace.aio_pika.handling import Handling, in_hand
+from asynctrace.aio_pika.switch import chosen, patches, settings, traces
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from aio_pika.abc import AbstractIncomingMessage
+    from typing_extensions import Self
+
+    from asynctrace.aio_pika.switch import Relation
+
+    Proxy = wrapt.ObjectProxy[Any]
+else:
+    Proxy = wrapt.ObjectProxy
+
+ARGUMENTS = {"ack": ("multiple",), "nack": ("multiple", "requeue"), "reject": ("requeue",)}
+"""The methods that settle a message, and what they take."""
+
+REQUEUES = {"ack": None, "nack": True, "reject": False}
+"""Whether the message goes back to its queue where `requeue` is not said."""
+
+
+def _told(message: Any, how: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """The broker was told what becomes of the message."""
+    said = {**dict(zip(ARGUMENTS[how], args, strict=False)), **kwargs}
+    settled(message, before=bool(said.get("multiple")))
+    if (handling := in_hand(message)) is not None:
+        requeue = REQUEUES[how]
+        handling.settled(how, requeue if requeue is None else bool(said.get("requeue", requeue)))
+
+
+def traced(settle: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
+    """`ack`, `nack` or `reject` of a message: what was told to the broker is noted on its span."""
+    how = settle.__name__
+
+    @functools.wraps(settle)
+    async def method(self: Any, *args: Any, **kwargs: Any) -> None:
+        await settle(self, *args, **kwargs)
+        if patches:
+            _told(self, how, args, kwargs)
+
+    return method
+
+
+# -- blocks
+
+
+def _begun(message: Any, queue: Place | None, relation: Relation) -> Handling | None:
+    """The handling of a message begins, unless it is in hand already."""
+    if not traces() or in_hand(message) is not None:
+        return None
+    handling = Handling()
+    handling.begin(message, queue, relation)
+    return handling
+
+
+def _failed(message: Any, handling: Handling | None, exc: BaseException) -> None:
+    """An exception leaves the block; that of a handler is seen to leave the handler, or not."""
+    if handling is None:
+        handling = in_hand(message)
+        if handling is None or not handling.in_loop:
+            return
+    handling.fail(exc)
+
+
+def entering(enter: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
+    """`ProcessContext.__aenter__`: a message that is not in hand yet, as after `get()`, is so in the block."""
+
+    @functools.wraps(enter)
+    async def method(self: Any) -> Any:
+        if patches:
+            where = said_of(self.message)
+            queue = where if isinstance(where, Place) else None
+            self._asynctrace = _begun(self.message, queue, settings.relation)
+        return await enter(self)
+
+    return method
+
+
+def leaving(leave: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
+    """`ProcessContext.__aexit__`, which settles the message."""
+
+    @functools.wraps(leave)
+    async def method(
+        self: Any, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        handling = vars(self).pop("_asynctrace", None)
+        try:
+            if exc is not None:
+                _failed(self.message, handling, exc)
+            await leave(self, kind, exc, tb)
+        except BaseException as failure:
+            _failed(self.message, handling, failure)
+            raise
+        finally:
+            if handling is not None:
+                handling.end()
+
+    return method
+
+
+# -- by hand
+
+
+class TracedMessage(Proxy):
+    """A message whose handling is a block with a span, and which sees how it is settled."""
+
+    def __init__(self, message: Any, queue: Place | None, relation: Relation) -> None:
+        super().__init__(message)
+        self._self_queue, self._self_relation = queue, relation
+        self._self_handling: Handling | None = None
+
+    def __enter__(self) -> Self:
+        self._self_handling = _begun(self.__wrapped__, self._self_queue, self._self_relation)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        handling, self._self_handling = self._self_handling, None
+        if exc is not None:
+            _failed(self.__wrapped__, handling, exc)
+        if handling is not None:
+            handling.end()
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, exc, tb)
+
+    def process(self, *args: Any, **kwargs: Any) -> Any:
+        """As the message's own; its span lasts until the message is settled."""
+        block = self.__wrapped__.process(*args, **kwargs)
+        block.message = self  # what it settles
+        return _Processing(block, self)
+
+    async def ack(self, *args: Any, **kwargs: Any) -> None:
+        """As the message's own."""
+        await self.__wrapped__.ack(*args, **kwargs)
+        _told(self.__wrapped__, "ack", args, kwargs)
+
+    async def nack(self, *args: Any, **kwargs: Any) -> None:
+        """As the message's own."""
+        await self.__wrapped__.nack(*args, **kwargs)
+        _told(self.__wrapped__, "nack", args, kwargs)
+
+    async def reject(self, *args: Any, **kwargs: Any) -> None:
+        """As the message's own."""
+        await self.__wrapped__.reject(*args, **kwargs)
+        _told(self.__wrapped__, "reject", args, kwargs)
+
+    def __copy__(self) -> Any:
+        return self.__wrapped__.__copy__()
+
+
+class _Processing(Proxy):
+    """The `process()` of such a message: its span lasts until the message is settled."""
+
+    def __init__(self, block: Any, message: TracedMessage) -> None:
+        super().__init__(block)
+        self._self_message = message
+
+    async def __aenter__(self) -> Any:
+        self._self_message.__enter__()
+        return await self.__wrapped__.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        try:
+            await self.__wrapped__.__aexit__(kind, exc, tb)
+        except BaseException as failure:
+            self._self_message.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        self._self_message.__exit__(kind, exc, tb)
+
+
+def traced_message(message: AbstractIncomingMessage, *, relation: Relation | None = None) -> TracedMessage:
+    """The message, as a `with` or `async with` block: its span, child of the one that published it, is the block's.
+
+    Settling stays yours: `await message.ack()` in the block, or `message.process()` instead of it. With
+    `relation="link"` the span starts a trace of its own with a link to the publisher's. A message that is in hand
+    already, in a traced handler, keeps its one span. Raises `UsageError` for what is no message.
+
+    Example:
+        >>> async def work(queue):
+        ...     message = await queue.get()
+        ...     async with traced_message(message) as message:
+        ...         await message.ack()
+    """
+    how = chosen(relation)
+    if isinstance(message, TracedMessage):
+        return message
+    if not callable(getattr(message, "process", None)) or not hasattr(message, "headers"):
+        raise UsageError(
+            f"traced_message() needs an incoming message, got {type(message).__name__}",
+            hint="what queue.get() returned, or a callback was given",
+        )
+    where = said_of(message) if tracer.enabled else None
+    return TracedMessage(message, where if isinstance(where, Place) else None, how)
