@@ -116,26 +116,40 @@ def leaving(leave: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
 # -- by hand
 
 
+class _Block:
+    """A message in hand from the beginning of a block to its end."""
+
+    __slots__ = ("_handling", "_message")
+
+    def __init__(self, message: TracedMessage) -> None:
+        self._message: Any = message.__wrapped__
+        self._handling = _begun(self._message, message._self_queue, message._self_relation)
+
+    def end(self, exc: BaseException | None) -> None:
+        if exc is not None:
+            _failed(self._message, self._handling, exc)
+        if self._handling is not None:
+            self._handling.end()
+
+
 class TracedMessage(Proxy):
     """A message whose handling is a block with a span, and which sees how it is settled."""
 
     def __init__(self, message: Any, queue: Place | None, relation: Relation) -> None:
         super().__init__(message)
         self._self_queue, self._self_relation = queue, relation
-        self._self_handling: Handling | None = None
+        self._self_block: _Block | None = None
 
     def __enter__(self) -> Self:
-        self._self_handling = _begun(self.__wrapped__, self._self_queue, self._self_relation)
+        self._self_block = _Block(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        handling, self._self_handling = self._self_handling, None
-        if exc is not None:
-            _failed(self.__wrapped__, handling, exc)
-        if handling is not None:
-            handling.end()
+        block, self._self_block = self._self_block, None
+        if block is not None:
+            block.end(exc)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -147,9 +161,7 @@ class TracedMessage(Proxy):
 
     def process(self, *args: Any, **kwargs: Any) -> Any:
         """As the message's own; its span lasts until the message is settled."""
-        block = self.__wrapped__.process(*args, **kwargs)
-        block.message = self  # what it settles
-        return _Processing(block, self)
+        return _Processing(self.__wrapped__.process(*args, **kwargs), self)
 
     async def ack(self, *args: Any, **kwargs: Any) -> None:
         """As the message's own."""
@@ -171,14 +183,14 @@ class TracedMessage(Proxy):
 
 
 class _Processing(Proxy):
-    """The `process()` of such a message: its span lasts until the message is settled."""
+    """The `process()` of such a message."""
 
-    def __init__(self, block: Any, message: TracedMessage) -> None:
-        super().__init__(block)
-        self._self_message = message
+    def __init__(self, process: Any, message: TracedMessage) -> None:
+        super().__init__(process)
+        process.message = self._self_message = message  # what it settles
 
     async def __aenter__(self) -> Any:
-        self._self_message.__enter__()
+        self._self_block = _Block(self._self_message)
         return await self.__wrapped__.__aenter__()
 
     async def __aexit__(
@@ -187,9 +199,9 @@ class _Processing(Proxy):
         try:
             await self.__wrapped__.__aexit__(kind, exc, tb)
         except BaseException as failure:
-            self._self_message.__exit__(type(failure), failure, failure.__traceback__)
+            self._self_block.end(failure)
             raise
-        self._self_message.__exit__(kind, exc, tb)
+        self._self_block.end(exc)
 
 
 def traced_message(message: AbstractIncomingMessage, *, relation: Relation | None = None) -> TracedMessage:

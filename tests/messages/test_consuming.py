@@ -1,11 +1,9 @@
-"""aio-pika against a real RabbitMQ: publishing and consuming on two different connections."""
+"""`queue.consume(callback)`: a span for each message, from its delivery to the end of the callback."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import aio_pika
@@ -13,68 +11,10 @@ import pytest
 
 from asynctrace import SpanContext, span, start_span, traced_consumer, traced_producer
 from asynctrace.aio_pika import read_context
+from tests.messages.conftest import Broker, delivered, of_kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from asynctrace.testing import RecordedSpan, Recorder
-    from demos.services import Service
-
-
-@dataclass
-class Broker:
-    """A publishing channel and a queue on another connection; messages handled are counted."""
-
-    channel: Any
-    queue: Any
-    handled: asyncio.Queue[Any]
-
-    async def publish(self, *bodies: bytes, **properties: Any) -> None:
-        for body in bodies:
-            message = aio_pika.Message(body, **properties)
-            await self.channel.default_exchange.publish(message, routing_key=self.queue.name)
-
-    async def handle(self, message: Any) -> None:
-        async with message.process():
-            with span("work", tags={"body": message.body.decode()}):
-                pass
-        self.handled.put_nowait(message)
-
-
-@pytest.fixture
-async def broker(rabbitmq: Service) -> AsyncIterator[Broker]:
-    """Two robust connections and a queue of our own."""
-    async with (
-        await aio_pika.connect_robust(rabbitmq.url) as publishing,
-        await aio_pika.connect_robust(rabbitmq.url) as consuming,
-    ):
-        channel = await consuming.channel()
-        queue = await channel.declare_queue(f"asynctrace-{uuid.uuid4().hex}", exclusive=True)
-        yield Broker(await publishing.channel(), queue, asyncio.Queue())
-
-
-@pytest.fixture
-async def consuming(broker: Broker) -> AsyncIterator[Callable[[Any], Awaitable[None]]]:
-    """Consume with a callback until the end of the test; every consumer span is over when the test is."""
-    tags = []
-
-    async def consume(callback: Any) -> None:
-        tags.append(await broker.queue.consume(callback))
-
-    yield consume
-    for tag in tags:
-        await broker.queue.cancel(tag)
-
-
-async def delivered(traces: Recorder, count: int) -> list[RecordedSpan]:
-    """The consumer spans, once there are `count`: they end right after the handler says it is done."""
-    while len(spans := of_kind(traces, "consumer")) < count:
-        await asyncio.sleep(0)
-    return spans
-
-
-def of_kind(traces: Recorder, kind: str) -> list[RecordedSpan]:
-    return [one for one in traces.spans if one.tags.get("span.kind") == kind]
+    from asynctrace.testing import Recorder
 
 
 async def test_a_message_is_handled_in_its_publishers_trace(
@@ -149,9 +89,7 @@ async def test_a_consumer_belongs_to_nobodys_request(
     installed("aio_pika")
     with span("startup"):
         await consuming(broker.handle)
-        bare = aio_pika.Message(b"bare")
-        channel = await broker.channel.get_underlay_channel()
-        await channel.basic_publish(b"bare", routing_key=broker.queue.name, properties=bare.properties)
+        await broker.publish_bare()
         await broker.handled.get()
         [process] = await delivered(traces, 1)
     assert process.parent_id is None
@@ -267,19 +205,6 @@ def test_the_same_callback_has_the_same_wrapper() -> None:
     wrapper = traced_consumer(holder.handle)
     assert traced_consumer(holder.handle) is wrapper
     assert traced_consumer(Holder().handle) is not wrapper
-
-
-async def test_the_iterators_own_callback_is_no_consumer(
-    installed: Any, broker: Broker, traces: Recorder
-) -> None:
-    """The iterator only puts messages into its own queue: no span that ends before the user's work begins."""
-    installed("aio_pika")
-    await broker.publish(b"tea")
-    async with broker.queue.iterator() as messages:
-        async for message in messages:
-            await message.ack()
-            break
-    assert of_kind(traces, "consumer") == []
 
 
 def test_headers_of_other_languages_are_read() -> None:
