@@ -5,6 +5,7 @@ Bodies and headers are never recorded. Names are bounded: resources by exchange 
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,16 +51,18 @@ def place_of(owner: Any) -> Place:
     return Place(str(owner.name), host, (url.port or 5672) if host else None)  # type: ignore[union-attr]
 
 
-def bounded(name: str, *, empty: str = "<default>") -> str:
+GENERATED = re.compile(r"amq\.gen-|amq\.rabbitmq\.reply-to\.|amq_[0-9a-f]{32}$")
+"""Names of queues that the broker, or a robust channel of aio-pika's, has made up."""
+
+
+def bounded(name: str) -> str:
     """A name that can't make a new resource every day.
 
     Example:
         >>> bounded("orders"), bounded("amq.gen-4fT_kO"), bounded("")
         ('orders', '<generated>', '<default>')
     """
-    if name.startswith(("amq.gen-", "amq.rabbitmq.reply-to.")):
-        return "<generated>"
-    return name or empty
+    return "<generated>" if GENERATED.match(name) else name or "<default>"
 
 
 @lru_cache(maxsize=1000)

@@ -79,8 +79,8 @@ class Handling:
         """An exception leaves the handling."""
         if not self.is_open:
             return
-        if isinstance(exc, asyncio.CancelledError) and exc.args and isinstance(exc.args[0], Exception):
-            self.span.set_outcome(DISCONNECTED)  # aiormq cancels handlers with what has closed their channel
+        if isinstance(exc, asyncio.CancelledError) and _by_the_broker(exc):
+            self.span.set_outcome(DISCONNECTED)
         else:
             self.span.set_error(exc)
 
@@ -123,6 +123,15 @@ class Handling:
             return False
         self._token = current.set(self)
         return True
+
+
+def _by_the_broker(exc: asyncio.CancelledError) -> bool:
+    """Whether channel or connection went away: aiormq cancels handlers with the error that has closed theirs.
+
+    The one of a channel that was closed on this side has no reply code.
+    """
+    reason = exc.args[0] if exc.args else None
+    return isinstance(reason, Exception) and reason.args[:1] != (None,)
 
 
 def context_of(message: Any, queue: Place | None) -> SpanContext:
