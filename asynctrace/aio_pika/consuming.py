@@ -6,13 +6,14 @@ import functools
 import inspect
 import weakref
 from time import time_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import wrapt
 
 from asynctrace._core.errors import UsageError
 from asynctrace._core.tracer import tracer
 from asynctrace.aio_pika.describe import place_of
+from asynctrace.aio_pika.getting import Got
 from asynctrace.aio_pika.handling import Handling
 from asynctrace.aio_pika.iterating import is_of_iterator, noting
 from asynctrace.aio_pika.settling import TracedMessage
@@ -21,16 +22,14 @@ from asynctrace.aio_pika.switch import chosen, patches, settings, traces
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from aio_pika.abc import AbstractIncomingMessage
-
     from asynctrace.aio_pika.describe import Place
     from asynctrace.aio_pika.switch import Relation
 
-    Callback = Callable[[AbstractIncomingMessage], Any]
-    TracedCallback = Callable[[AbstractIncomingMessage], Awaitable[Any]]
     Wrapper = wrapt.FunctionWrapper[Any, Any]
 else:
     Wrapper = wrapt.FunctionWrapper
+
+C = TypeVar("C", bound="Callable[..., Any]")
 
 _consumers: weakref.WeakValueDictionary[tuple[object, ...], Consumer] = weakref.WeakValueDictionary()
 """The wrapper of a callback for a queue, while it is in use. A wrapper holds its callback, so the ids stay true."""
@@ -39,7 +38,7 @@ _consumers: weakref.WeakValueDictionary[tuple[object, ...], Consumer] = weakref.
 class Consumer(Wrapper):
     """A callback that is given messages: a coroutine function to aio-pika, called as soon as a message is there."""
 
-    def __init__(self, callback: Callback, queue: Place | None, relation: Relation) -> None:
+    def __init__(self, callback: Callable[..., Any], queue: Place | None, relation: Relation) -> None:
         from aio_pika.tools import ensure_awaitable
 
         super().__init__(ensure_awaitable(callback), self._deliver)
@@ -63,7 +62,7 @@ class Consumer(Wrapper):
         handling = Handling()
         handling.begin(message, self._self_queue, self._self_relation, came_ns)
         if not patches:  # nothing else would see how it is settled
-            message = TracedMessage(message, self._self_queue, self._self_relation)
+            message = TracedMessage(message, Got(self._self_queue, came_ns), self._self_relation)
         try:
             return await run(message, *others, **kwargs)
         except BaseException as exc:
@@ -73,7 +72,7 @@ class Consumer(Wrapper):
             handling.end()
 
 
-def traced_consumer(callback: Callback, *, relation: Relation | None = None) -> TracedCallback:
+def traced_consumer(callback: C, *, relation: Relation | None = None) -> C:
     """The callback, with every message handled in a span of its own, child of the span that published it.
 
     Functions, bound methods, partials, callable objects. The same callback gives the same wrapper while it is in use.
@@ -94,10 +93,10 @@ def traced_consumer(callback: Callback, *, relation: Relation | None = None) -> 
     how = chosen(relation)
     if not tracer.enabled or isinstance(callback, Consumer):
         return callback
-    return consumer(callback, None, how)
+    return cast("C", consumer(callback, None, how))
 
 
-def consumer(callback: Callback, queue: Place | None, relation: Relation) -> Consumer:
+def consumer(callback: Callable[..., Any], queue: Place | None, relation: Relation) -> Consumer:
     """The wrapper of a callback for a queue."""
     # a bound method is a new object at every look: its object and function are what is the same
     identity = (callback.__self__, callback.__func__) if inspect.ismethod(callback) else (callback,)

@@ -18,6 +18,7 @@ from asynctrace._core.outcome import CANCELLED, ERROR
 from asynctrace._core.span import OFF
 from asynctrace._core.tracer import tracer
 from asynctrace.aio_pika.describe import place_of
+from asynctrace.aio_pika.getting import Got
 from asynctrace.aio_pika.handling import Handling, current
 from asynctrace.aio_pika.settling import TracedMessage
 from asynctrace.aio_pika.switch import chosen, patches, settings, traces
@@ -94,11 +95,11 @@ class Iteration:
         except BaseException:
             turn.end()
             raise
-        came_ns = self.came_ns.pop(id(message), 0)
-        turn.begin(message, self.queue, self.relation, came_ns or time_ns())
+        came_ns = self.came_ns.pop(id(message), 0) or time_ns()
+        turn.begin(message, self.queue, self.relation, came_ns)
         if turn.span is OFF:
             turn.end()
-        return TracedMessage(message, self.queue, self.relation) if by_hand else message
+        return TracedMessage(message, Got(self.queue, came_ns), self.relation) if by_hand else message
 
     def leave(self, exc: BaseException | None = None) -> None:
         """The turn of the one who asks is over."""

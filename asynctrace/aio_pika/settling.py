@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
+from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 import wrapt
 
 from asynctrace._core.errors import UsageError
-from asynctrace._core.received import said_of, settled
-from asynctrace._core.tracer import tracer
-from asynctrace.aio_pika.describe import Place
+from asynctrace._core.received import settled
+from asynctrace.aio_pika.getting import Got, got
 from asynctrace.aio_pika.handling import Handling, in_hand
 from asynctrace.aio_pika.switch import chosen, patches, settings, traces
 
@@ -59,12 +59,12 @@ def traced(settle: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
 # -- blocks
 
 
-def _begun(message: Any, queue: Place | None, relation: Relation) -> Handling | None:
+def _begun(message: Any, came: Got, relation: Relation) -> Handling | None:
     """The handling of a message begins, unless it is in hand already."""
     if not traces() or in_hand(message) is not None:
         return None
     handling = Handling()
-    handling.begin(message, queue, relation)
+    handling.begin(message, came.queue, relation, came.came_ns)
     return handling
 
 
@@ -77,15 +77,19 @@ def _failed(message: Any, handling: Handling | None, exc: BaseException) -> None
     handling.fail(exc)
 
 
+def _own(message: Any) -> Any:
+    """aio-pika's message in one that was wrapped by hand."""
+    return message.__wrapped__ if type(message) is TracedMessage else message
+
+
 def entering(enter: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
     """`ProcessContext.__aenter__`: a message that is not in hand yet, as after `get()`, is so in the block."""
 
     @functools.wraps(enter)
     async def method(self: Any) -> Any:
         if patches:
-            where = said_of(self.message)
-            queue = where if isinstance(where, Place) else None
-            self._asynctrace = _begun(self.message, queue, settings.relation)
+            message = _own(self.message)
+            self._asynctrace = _begun(message, got(message), settings.relation)
         return await enter(self)
 
     return method
@@ -101,10 +105,10 @@ def leaving(leave: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
         handling = vars(self).pop("_asynctrace", None)
         try:
             if exc is not None:
-                _failed(self.message, handling, exc)
+                _failed(_own(self.message), handling, exc)
             await leave(self, kind, exc, tb)
         except BaseException as failure:
-            _failed(self.message, handling, failure)
+            _failed(_own(self.message), handling, failure)
             raise
         finally:
             if handling is not None:
@@ -123,7 +127,7 @@ class _Block:
 
     def __init__(self, message: TracedMessage) -> None:
         self._message: Any = message.__wrapped__
-        self._handling = _begun(self._message, message._self_queue, message._self_relation)
+        self._handling = _begun(self._message, message._self_came, message._self_relation)
 
     def end(self, exc: BaseException | None) -> None:
         if exc is not None:
@@ -135,9 +139,9 @@ class _Block:
 class TracedMessage(Proxy):
     """A message whose handling is a block with a span, and which sees how it is settled."""
 
-    def __init__(self, message: Any, queue: Place | None, relation: Relation) -> None:
+    def __init__(self, message: Any, came: Got, relation: Relation) -> None:
         super().__init__(message)
-        self._self_queue, self._self_relation = queue, relation
+        self._self_came, self._self_relation = came, relation
         self._self_block: _Block | None = None
 
     def __enter__(self) -> Self:
@@ -225,5 +229,5 @@ def traced_message(message: AbstractIncomingMessage, *, relation: Relation | Non
             f"traced_message() needs an incoming message, got {type(message).__name__}",
             hint="what queue.get() returned, or a callback was given",
         )
-    where = said_of(message) if tracer.enabled else None
-    return TracedMessage(message, where if isinstance(where, Place) else None, how)
+    queue, came_ns = got(message)
+    return TracedMessage(message, Got(queue, came_ns or time_ns()), how)

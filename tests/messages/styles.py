@@ -70,7 +70,7 @@ async def _loop(messages: Any, handle: Handle, count: int) -> None:
             break
 
 
-async def get(queue: Any, handle: Handle, count: int, _: str) -> None:
+async def get(queue: Any, handle: Handle, count: int, __: str) -> None:
     for _ in range(count):
         message = await _got(queue)
         with contextlib.suppress(*HANDLED):

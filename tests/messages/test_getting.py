@@ -122,7 +122,6 @@ async def test_a_batch_one_by_one(installed: Any, broker: Broker, traces: Record
     names = ("one", "two", "three")
     for name in names:
         with span(name):
-
             await exchange.publish(Message(name.encode()), "key")
     batch = [await broker.queue.get() for _ in names]
     for message in batch:
@@ -250,7 +249,9 @@ async def test_a_block_within_a_handler(
 
     await consuming(handle)
     await published(broker, b"one")
-    reply, deliver = sorted(await delivered(traces, 2), key=lambda one: one.resource != f"basic.deliver {other.name}")
+    reply, deliver = sorted(
+        await delivered(traces, 2), key=lambda one: one.resource != f"basic.deliver {other.name}"
+    )
     assert traces.one("inner").parent_id == reply.span_id
     assert traces.one("outer").parent_id == deliver.span_id
     assert [one.tags["messaging.settle"] for one in (reply, deliver)] == ["ack", "ack"]

@@ -16,7 +16,7 @@ from asynctrace.aio_pika import traced_iterator
 from tests.messages.conftest import Broker, delivered, of_kind, short
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from asynctrace.testing import Recorder
 
@@ -182,7 +182,8 @@ async def test_asked_for_by_hand(by: str, installed: Any, broker: Broker, traces
             with span(f"work {name}"):
                 await message.ack()
     traces.assert_tree(
-        "\n".join(f"{name}\n  publish\n    deliver\n      work {name}" for name in ("one", "two")), label=short
+        "\n".join(f"{name}\n  publish\n    deliver\n      work {name}" for name in ("one", "two")),
+        label=short,
     )
 
 
@@ -191,7 +192,7 @@ async def test_in_a_generator(installed: Any, broker: Broker, traces: Recorder) 
     installed("aio_pika")
     await published(broker, b"one", b"two")
 
-    async def messages() -> AsyncIterator[Any]:
+    async def messages() -> AsyncGenerator[Any]:
         async with broker.queue.iterator() as iterator:
             async for message in iterator:
                 yield message

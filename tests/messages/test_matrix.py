@@ -50,7 +50,7 @@ async def requeueing(message: Any) -> None:
             await message.nack(requeue=not message.redelivered)
 
 
-HANDLERS = {
+HANDLERS: dict[str, tuple[Any, list[tuple[str, int, str, str | None]]]] = {
     "ok": (ok, [("ok", 0, "ack", None)]),
     "raise": (raising, [("error", 1, "reject", "false")]),
     "cancel": (cancelled, [("cancelled", 0, "reject", "false")]),

@@ -149,7 +149,7 @@ STALE = {
 async def test_a_message_is_forwarded(
     installed: Any, broker: Broker, consuming: Any, traces: Recorder
 ) -> None:
-    """A received message published again: every trace header is replaced, in any spelling; `x-death` and others stay."""
+    """A received message published again: every trace header is replaced, in any spelling; others stay as they are."""
     installed("aio_pika")
     deaths = [{"count": 1, "reason": "rejected", "queue": "q", "exchange": "e", "routing-keys": ["k"]}]
     await broker.publish_bare(headers={**STALE, "x-death": deaths, "tenant": "a"})

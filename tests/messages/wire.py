@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pamqp import commands, frame, header
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from typing_extensions import Self
@@ -115,14 +116,12 @@ def as_dotnet(raw: bytes) -> dict[str, str]:
 
 def as_java(raw: bytes) -> dict[str, str]:
     """What dd-trace-java sees: everything's `toString()`; a byte array's is an address (TextMapExtractAdapter.java)."""
-    read = {
+    read: dict[str, Callable[[bytes], str]] = {
         "S": lambda value: value[4:].decode(),
         "l": lambda value: str(struct.unpack(">q", value)[0]),
         "x": lambda _: "[B@1b6d3586",
     }
-    return {
-        name: read[kind](value) for name, (kind, value) in entries(raw).items() if kind in read
-    }
+    return {name: read[kind](value) for name, (kind, value) in entries(raw).items() if kind in read}
 
 
 __all__ = ["Wire", "as_dotnet", "as_java", "entries", "header", "long", "short", "table"]

@@ -56,7 +56,9 @@ class Broker:
 class Message(Row):
     """publish + consume"""
 
-    note = "with confirms, one after the other; a callback that acks, on another connection of the same process"
+    note = (
+        "with confirms, one after the other; a callback that acks, on another connection of the same process"
+    )
 
     def bare(self, kit: Kit) -> Operations:
         return Broker(kit).operations

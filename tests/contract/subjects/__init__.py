@@ -1,4 +1,4 @@
-"""The integrations the laws are put to: one file each, with a class `Subject`. To add one, write it and name it here."""
+"""The integrations the laws are put to: a file each, with a class `Subject`. To add one, write it and name it here."""
 
 from __future__ import annotations
 
