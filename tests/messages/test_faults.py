@@ -127,7 +127,7 @@ async def test_nothing_is_kept_alive(
         """Other than Python's own, it can be referred to weakly."""
 
     async def handle(message: Any) -> None:
-        tasks.append(weakref.ref(asyncio.current_task()))  # type: ignore[arg-type]
+        tasks.append(weakref.ref(asyncio.current_task()))
         async with message.process():
             failure = Failure()
             failures.append(weakref.ref(failure))

@@ -13,10 +13,10 @@ import pytest
 
 from asynctrace import start_span
 from asynctrace._core.carrier import KNOWN
-from tests.messages.conftest import Broker
 
 if TYPE_CHECKING:
     from asynctrace.testing import Recorder
+    from tests.messages.conftest import Broker
 
 NAMES = (
     *sorted(KNOWN),

@@ -28,7 +28,7 @@ TREE = """
 
 
 async def test_by_hand(installed: Any, broker: Broker, consuming: Any, traces: Recorder) -> None:
-    """A reply queue and correlation ids: the reply is handled below the server's publish, the caller goes on in its own."""
+    """A reply queue and correlation ids: the reply is handled below the server's publish; the caller goes on."""
     installed("aio_pika")
     replies = await broker.channel.declare_queue(exclusive=True)
     waiting: dict[str, asyncio.Future[bytes]] = {}
