@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import aio_pika
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
     from asynctrace.testing import RecordedSpan, Recorder
     from demos.services import Service
+
+
+AIO_PIKA, AIORMQ = (int(version(name).partition(".")[0]) for name in ("aio-pika", "aiormq"))
+
+CUT_OFF = "disconnected" if AIORMQ >= 7 else "cancelled"
+"""The outcome of a handler that aio-pika cancels because its channel is gone; before, it does not say so."""
 
 
 @dataclass

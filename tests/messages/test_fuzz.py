@@ -37,7 +37,7 @@ def text(dice: random.Random) -> str:
 
 
 def number(dice: random.Random) -> int:
-    return dice.choice([0, 1, -1, 7, 2**31, 2**63 - 1, -(2**63), dice.getrandbits(62)])
+    return dice.choice([0, 1, 7, -(2**31), 2**31, 2**63 - 1, -(2**63), dice.getrandbits(62)])
 
 
 def value(dice: random.Random, depth: int = 0) -> Any:
@@ -49,7 +49,7 @@ def value(dice: random.Random, depth: int = 0) -> Any:
         lambda dice: bytearray(dice.randbytes(dice.choice([0, 1, 20, 300]))),
         lambda dice: dice.choice([True, False, None]),
         lambda dice: dice.choice([0.0, -1.5, 1e30]),
-        lambda dice: Decimal(dice.randrange(10**6)) / 100,
+        lambda dice: Decimal(dice.randrange(10**6)).scaleb(-2),
         lambda dice: datetime.fromtimestamp(dice.randrange(2**31), tz=timezone.utc),
     ]
     if depth < 2:

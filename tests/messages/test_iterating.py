@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import pytest
 
 from asynctrace import UsageError, current_span, span
 from asynctrace.aio_pika import traced_iterator
-from tests.messages.conftest import Broker, delivered, of_kind, short
+from tests.messages.conftest import AIO_PIKA, Broker, delivered, of_kind, short
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -82,6 +83,9 @@ async def test_what_was_active_is_so_again(installed: Any, broker: Broker, trace
     traces.assert_tree("one\n  publish\n    deliver\n      work\nworker", label=short)
 
 
+TASKS_TELL = sys.version_info >= (3, 11) or importlib.util.find_spec("backports.asyncio") is not None
+"""Whether a task knows that it is being cancelled; on Python 3.10 it does under pytest-asyncio."""
+
 LEFT = ["break", "return", "raise", "cancel"]
 
 
@@ -135,8 +139,7 @@ async def test_a_bare_loop_is_left(how: str, installed: Any, broker: Broker, tra
     await published(broker, b"one")
     await left_by(lambda: leave(broker.queue, how), how)
     [deliver] = await delivered(traces, 1)
-    expected = "ok" if sys.version_info < (3, 11) else OUTCOMES.get(how, ("cancelled",))[0]
-    assert deliver.outcome == expected
+    assert deliver.outcome == (OUTCOMES.get(how, ("cancelled",))[0] if TASKS_TELL else "ok")
     assert current_span() is None
 
 
@@ -148,8 +151,7 @@ async def test_a_loop_that_is_begun_again(installed: Any, broker: Broker, traces
         for how in ("raise", "break"):
             await left_by(lambda how=how: leave(messages, how), how)
     delivers = await delivered(traces, 2)
-    expected = ["ok" if sys.version_info < (3, 11) else "error", "ok"]
-    assert [one.outcome for one in delivers] == expected
+    assert [one.outcome for one in delivers] == ["error" if TASKS_TELL else "ok", "ok"]
 
 
 async def test_closed_within_a_turn(installed: Any, broker: Broker, traces: Recorder) -> None:
@@ -311,6 +313,7 @@ async def test_by_hand_and_installed_is_one_span(installed: Any, broker: Broker,
     assert len(deliver.links) == 1
 
 
+@pytest.mark.skipif(AIO_PIKA < 10, reason="before, aio-pika itself keeps its iterators")
 async def test_nothing_is_kept(installed: Any, broker: Broker, traces: Recorder) -> None:
     """An iterator that was closed is gone when its user lets go of it, and so is its last message's span."""
     installed("aio_pika")
