@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from asynctrace._core.api import described
 from asynctrace._core.context import ROOT
+from asynctrace._core.off import OFF
 from asynctrace._core.outcome import DISCONNECTED
-from asynctrace._core.span import OFF
 from asynctrace.aio_pika.describe import describe_delivery
 from asynctrace.aio_pika.headers import read_context
 from asynctrace.aio_pika.switch import LINK, settings

@@ -14,8 +14,8 @@ import wrapt
 from asynctrace._core.awaited import Awaited
 from asynctrace._core.errors import UsageError
 from asynctrace._core.frames import is_left_by_exception
+from asynctrace._core.off import OFF
 from asynctrace._core.outcome import CANCELLED, ERROR
-from asynctrace._core.span import OFF
 from asynctrace._core.tracer import tracer
 from asynctrace.aio_pika.describe import place_of
 from asynctrace.aio_pika.getting import Got
