@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asynctrace._core.naming import operation
 from asynctrace._core.span import MEASURED
+from asynctrace._core.values import Fit, fit, presentable, text
 from asynctrace.aio_pika.headers import produced_ms
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ GENERATED = re.compile(r"amq\.gen-|amq\.rabbitmq\.reply-to\.|amq_[0-9a-f]{32}$")
 """Names of queues that the broker, or a robust channel of aio-pika's, has made up."""
 
 
+@lru_cache(maxsize=1000)
 def bounded(name: str) -> str:
     """A name that can't make a new resource every day.
 
@@ -66,7 +68,7 @@ def bounded(name: str) -> str:
 
 
 @lru_cache(maxsize=1000)
-def _publishing(exchange: Place) -> tuple[str, dict[str, Any]]:
+def _publishing(exchange: Place) -> tuple[str, Fit]:
     """Resource and tags of every publish there."""
     name = bounded(exchange.name)
     tags = {
@@ -78,11 +80,11 @@ def _publishing(exchange: Place) -> tuple[str, dict[str, Any]]:
         "messaging.operation": "publish",
         **_broker(exchange),
     }
-    return f"basic.publish {name}", tags
+    return text(f"basic.publish {name}"), _fitted(tags)
 
 
 @lru_cache(maxsize=1000)
-def _processing(where: Place, *, is_queue: bool) -> tuple[str, dict[str, Any]]:
+def _processing(where: Place, is_queue: bool) -> tuple[str, Fit]:
     """Resource and tags of every message handled that comes from there."""
     name = bounded(where.name)
     tags = {
@@ -95,7 +97,11 @@ def _processing(where: Place, *, is_queue: bool) -> tuple[str, dict[str, Any]]:
     }
     if is_queue:
         tags["amqp.queue"] = name
-    return f"basic.deliver {name}", tags
+    return text(f"basic.deliver {name}"), _fitted(tags)
+
+
+def _fitted(tags: dict[str, Any]) -> Fit:
+    return Fit(fit(*one) for one in tags.items())
 
 
 def _broker(place: Place) -> dict[str, Any]:
@@ -111,9 +117,11 @@ def _broker(place: Place) -> dict[str, Any]:
 def describe_publish(exchange: Any, message: Any, routing_key: str) -> Description:
     """One message given to the broker."""
     resource, common = _publishing(place_of(exchange))
-    tags = {**common, "amqp.routing_key": routing_key, **_message(message)}
+    tags = Fit(common)
+    tags["amqp.routing_key"] = key = text(routing_key)
     if not exchange.name:  # routes by queue name
-        tags["messaging.destination.name"] = bounded(str(routing_key))
+        tags["messaging.destination.name"] = bounded(key)
+    _say_message(tags, message)
     return {"name": SEND, "resource": resource, "type": "worker", "tags": tags}
 
 
@@ -124,17 +132,14 @@ def describe_delivery(
 
     The default exchange routes by queue name; elsewhere only who consumes knows the queue.
     """
-    exchange, routing_key, headers = message.exchange or "", message.routing_key or "", message.headers
+    exchange, key, headers = text(message.exchange or ""), text(message.routing_key or ""), message.headers
     if queue is not None:
-        resource, common = _processing(queue, is_queue=True)
+        resource, common = _processing(queue, True)
     else:
-        resource, common = _processing(Place(str(exchange or routing_key)), is_queue=not exchange)
-    tags = {
-        **common,
-        "amqp.exchange": bounded(exchange),
-        "amqp.routing_key": routing_key,
-        **_message(message),
-    }
+        resource, common = _processing(Place(exchange or key), not exchange)
+    tags = Fit(common)
+    tags["amqp.exchange"], tags["amqp.routing_key"] = bounded(exchange), key
+    _say_message(tags, message)
     if came_ns:
         if (produced := produced_ms(headers)) is not None:
             tags[QUEUE_MS] = max(came_ns / 1e6 - produced, 0.0)  # another machine's clock may be ahead
@@ -143,23 +148,22 @@ def describe_delivery(
     return {"name": PROCESS, "resource": resource, "type": "worker", "tags": tags}
 
 
-def _message(message: Any) -> dict[str, Any]:
-    tags: dict[str, Any] = {"message.size": message.body_size}
+def _say_message(tags: Fit, message: Any) -> None:
+    tags["message.size"] = message.body_size
     if message.message_id:
-        tags["messaging.message_id"] = message.message_id
+        tags["messaging.message_id"] = text(message.message_id)
     if message.delivery_mode is not None:
         tags["amqp.delivery_mode"] = str(int(message.delivery_mode))
-    return tags
 
 
-def _earlier_attempts(tags: dict[str, Any], redelivered: object, headers: Mapping[Any, Any] | None) -> None:
+def _earlier_attempts(tags: Fit, redelivered: object, headers: Mapping[Any, Any] | None) -> None:
     """How often a message was tried before: told by the broker in headers, the attempts of other processes, too."""
     attempt = 1
     headers = headers or {}
     if redelivered:
         tags["amqp.redelivered"] = "true"
     if isinstance(count := headers.get("x-delivery-count"), int) and count >= 0:  # quorum queues
-        tags["amqp.delivery_count"] = count
+        tags["amqp.delivery_count"] = presentable(count)
         attempt += count
     elif redelivered:
         attempt += 1
@@ -167,10 +171,10 @@ def _earlier_attempts(tags: dict[str, Any], redelivered: object, headers: Mappin
         counts = [(death.get("reason"), death.get("count")) for death in deaths]
         total = [count for _, count in counts if isinstance(count, int)]
         attempt += sum(count for reason, count in counts if reason in ATTEMPTED and isinstance(count, int))
-        tags["amqp.x_death.count"] = sum(total)
-        tags["amqp.x_death.reason"] = deaths[0].get("reason")
-        tags["amqp.x_death.first_queue"] = bounded(str(deaths[-1].get("queue")))
-    tags[ATTEMPT] = attempt
+        tags["amqp.x_death.count"] = presentable(sum(total))
+        tags["amqp.x_death.reason"] = text(deaths[0].get("reason"))
+        tags["amqp.x_death.first_queue"] = bounded(text(deaths[-1].get("queue")))
+    tags[ATTEMPT] = presentable(attempt)
 
 
 def _deaths(headers: Mapping[Any, Any]) -> list[Mapping[Any, Any]]:
