@@ -107,11 +107,7 @@ def _fitted(tags: dict[str, Any]) -> Fit:
 def _broker(place: Place) -> dict[str, Any]:
     if place.host is None:
         return {}
-    return {
-        "out.host": place.host,
-        "server.address": place.host,
-        "network.destination.port": place.port,
-    }
+    return {"out.host": place.host, "network.destination.port": place.port}
 
 
 def describe_publish(exchange: Any, message: Any, routing_key: str) -> Description:

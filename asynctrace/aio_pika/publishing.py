@@ -54,22 +54,18 @@ class _Stamped(Proxy):
 async def _published(
     publish: Callable[..., Awaitable[Any]],
     exchange: Any,
-    args: tuple[Any, ...],
+    message: Any,
+    routing_key: Any,
     kwargs: dict[str, Any],
     *,
     propagate: bool = True,
 ) -> Any:
-    message, *others = args or (kwargs.get("message"),)
-    if message is None or type(message) is _Stamped or not traces():
-        return await publish(*args, **kwargs)
-    routing_key = others[0] if others else kwargs.get("routing_key", "")
+    if type(message) is _Stamped or not traces():
+        return await publish(exchange, message, routing_key, **kwargs)
     with described(describe_publish, exchange, message, routing_key) as span:
         goes_along = propagate and settings.propagates_to(exchange.name, routing_key)
         going = _Stamped(message, span.context if goes_along else None)
-        if args:
-            result = await publish(going, *others, **kwargs)
-        else:
-            result = await publish(**{**kwargs, "message": going})
+        result = await publish(exchange, going, routing_key, **kwargs)
         if (delivery := getattr(result, "delivery", None)) is not None:
             _returned(span, delivery)
         return result
@@ -89,9 +85,13 @@ class _TracedExchange(Proxy):
         super().__init__(exchange)
         self._self_propagate = propagate
 
-    async def publish(self, *args: Any, **kwargs: Any) -> Any:
-        exchange = self.__wrapped__
-        return await _published(exchange.publish, exchange, args, kwargs, propagate=self._self_propagate)
+    async def publish(self, message: Any, routing_key: str, **kwargs: Any) -> Any:
+        exchange, propagate = self.__wrapped__, self._self_propagate
+        return await _published(_own_publish, exchange, message, routing_key, kwargs, propagate=propagate)
+
+
+async def _own_publish(exchange: Any, message: Any, routing_key: str, **kwargs: Any) -> Any:
+    return await exchange.publish(message, routing_key, **kwargs)
 
 
 def traced_producer(exchange: X, *, propagate: bool = True) -> X:
@@ -120,10 +120,9 @@ def traced(publish: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
     """`Exchange.publish`, traced while the patches are on."""
 
     @functools.wraps(publish)
-    async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        bound = functools.partial(publish, self)
+    async def method(self: Any, message: Any, routing_key: str, **kwargs: Any) -> Any:
         if not patches:
-            return await bound(*args, **kwargs)
-        return await _published(bound, self, args, kwargs)
+            return await publish(self, message, routing_key, **kwargs)
+        return await _published(publish, self, message, routing_key, kwargs)
 
     return method
