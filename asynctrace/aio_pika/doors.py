@@ -41,7 +41,7 @@ def install() -> None:
     for iterator in (QueueIterator, RobustQueueIterator):
         if "__anext__" in vars(iterator):  # that of a robust one calls no other, where it has its own
             _replace(iterator, __anext__=iterating.asking)
-    _replace(IncomingMessage, ack=settling.traced, nack=settling.traced, reject=settling.traced)
+    _replace(IncomingMessage, ack=settling.acking, nack=settling.nacking, reject=settling.rejecting)
     _replace(ProcessContext, __aenter__=settling.entering, __aexit__=settling.leaving)
     for opener, name in ((Connection, "connect"), (RobustConnection, "connect"), (Channel, "initialize")):
         _replace(opener, **{name: nobodys})

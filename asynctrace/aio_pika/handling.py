@@ -104,7 +104,7 @@ class Handling:
         self.span.set_tag(SETTLED, how)
         self.span.set_metric(SETTLED_MS, (time_ns() - self._began_ns) / 1e6)
         if requeue is not None:
-            self.span.set_tag(REQUEUED, str(requeue).lower())
+            self.span.set_tag(REQUEUED, "true" if requeue else "false")
 
     def concerns(self, message: Any) -> bool:
         """Whether it is this message that is in hand."""

@@ -27,31 +27,46 @@ if TYPE_CHECKING:
 else:
     Proxy = wrapt.ObjectProxy
 
-ARGUMENTS = {"ack": ("multiple",), "nack": ("multiple", "requeue"), "reject": ("requeue",)}
-"""The methods that settle a message, and what they take."""
 
-REQUEUES = {"ack": None, "nack": True, "reject": False}
-"""Whether the message goes back to its queue where `requeue` is not said."""
-
-
-def _told(message: Any, how: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _told(message: Any, how: str, *, requeue: bool | None = None, multiple: bool = False) -> None:
     """The broker was told what becomes of the message."""
-    said = {**dict(zip(ARGUMENTS[how], args, strict=False)), **kwargs}
-    settled(message, before=bool(said.get("multiple")))
+    settled(message, before=multiple)
     if (handling := in_hand(message)) is not None:
-        requeue = REQUEUES[how]
-        handling.settled(how, requeue if requeue is None else bool(said.get("requeue", requeue)))
+        handling.settled(how, requeue)
 
 
-def traced(settle: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
-    """`ack`, `nack` or `reject` of a message: what was told to the broker is noted on its span."""
-    how = settle.__name__
+def acking(ack: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
+    """`IncomingMessage.ack`: what was told to the broker is noted on the message's span."""
 
-    @functools.wraps(settle)
-    async def method(self: Any, *args: Any, **kwargs: Any) -> None:
-        await settle(self, *args, **kwargs)
+    @functools.wraps(ack)
+    async def method(self: Any, multiple: bool = False) -> None:
+        await ack(self, multiple)
         if patches:
-            _told(self, how, args, kwargs)
+            _told(self, "ack", multiple=multiple)
+
+    return method
+
+
+def nacking(nack: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
+    """The same of `nack`."""
+
+    @functools.wraps(nack)
+    async def method(self: Any, multiple: bool = False, requeue: bool = True) -> None:
+        await nack(self, multiple, requeue)
+        if patches:
+            _told(self, "nack", requeue=requeue, multiple=multiple)
+
+    return method
+
+
+def rejecting(reject: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
+    """The same of `reject`."""
+
+    @functools.wraps(reject)
+    async def method(self: Any, requeue: bool = False) -> None:
+        await reject(self, requeue)
+        if patches:
+            _told(self, "reject", requeue=requeue)
 
     return method
 
@@ -167,20 +182,20 @@ class TracedMessage(Proxy):
         """As the message's own; its span lasts until the message is settled."""
         return _Processing(self.__wrapped__.process(*args, **kwargs), self)
 
-    async def ack(self, *args: Any, **kwargs: Any) -> None:
+    async def ack(self, multiple: bool = False) -> None:
         """As the message's own."""
-        await self.__wrapped__.ack(*args, **kwargs)
-        _told(self.__wrapped__, "ack", args, kwargs)
+        await self.__wrapped__.ack(multiple)
+        _told(self.__wrapped__, "ack", multiple=multiple)
 
-    async def nack(self, *args: Any, **kwargs: Any) -> None:
+    async def nack(self, multiple: bool = False, requeue: bool = True) -> None:
         """As the message's own."""
-        await self.__wrapped__.nack(*args, **kwargs)
-        _told(self.__wrapped__, "nack", args, kwargs)
+        await self.__wrapped__.nack(multiple, requeue)
+        _told(self.__wrapped__, "nack", requeue=requeue, multiple=multiple)
 
-    async def reject(self, *args: Any, **kwargs: Any) -> None:
+    async def reject(self, requeue: bool = False) -> None:
         """As the message's own."""
-        await self.__wrapped__.reject(*args, **kwargs)
-        _told(self.__wrapped__, "reject", args, kwargs)
+        await self.__wrapped__.reject(requeue)
+        _told(self.__wrapped__, "reject", requeue=requeue)
 
     def __copy__(self) -> Any:
         return self.__wrapped__.__copy__()
