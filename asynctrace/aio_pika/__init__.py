@@ -18,8 +18,8 @@ settled.
             await message.ack()
 
 - `publishing`, `consuming`, `iterating`, `getting`: a door each, and what users wrap by hand
-- `handling`: a message in hand, and its span
-- `settling`: ack, nack, reject, `process()`, `traced_message`
+- `handling`: a message in hand, and its span; `turns`: in a loop's body
+- `settling`: ack, nack, reject, `process()`; `message`: the same by hand
 - `headers`: what crosses
 - `describe`: names and tags
 - `switch`: on or off, child or link
@@ -32,8 +32,8 @@ from asynctrace.aio_pika.consuming import traced_consumer
 from asynctrace.aio_pika.doors import SUPPORTED, install, uninstall
 from asynctrace.aio_pika.headers import read_context
 from asynctrace.aio_pika.iterating import traced_iterator
+from asynctrace.aio_pika.message import traced_message
 from asynctrace.aio_pika.publishing import traced_producer
-from asynctrace.aio_pika.settling import traced_message
 
 __all__ = [
     "SUPPORTED",

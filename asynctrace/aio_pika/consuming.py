@@ -16,7 +16,7 @@ from asynctrace.aio_pika.describe import place_of
 from asynctrace.aio_pika.getting import Got
 from asynctrace.aio_pika.handling import Handling
 from asynctrace.aio_pika.iterating import is_of_iterator, noting
-from asynctrace.aio_pika.settling import TracedMessage
+from asynctrace.aio_pika.message import TracedMessage, is_in_hand
 from asynctrace.aio_pika.switch import chosen, patches, settings, traces
 
 if TYPE_CHECKING:
@@ -59,10 +59,12 @@ class Consumer(Wrapper):
         self, run: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any], came_ns: int
     ) -> Any:
         message, *others = args
+        if is_in_hand(message):
+            return await run(*args, **kwargs)
         handling = Handling()
         handling.begin(message, self._self_queue, self._self_relation, came_ns)
-        if not patches:  # nothing else would see how it is settled
-            message = TracedMessage(message, Got(self._self_queue, came_ns), self._self_relation)
+        if self._self_queue is None and not patches:  # nothing else would see how it is settled
+            message = TracedMessage(message, Got(None, came_ns), self._self_relation)
         try:
             return await run(message, *others, **kwargs)
         except BaseException as exc:

@@ -378,16 +378,3 @@ async def test_off_by_hand(broker: Broker, traces: Recorder) -> None:
     finally:
         tracer.enabled = True
     assert traces.spans == []
-
-
-async def test_beside_an_integration_of_ddtraces(
-    installed: Any, broker: Broker, consuming: Any, traces: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Once ddtrace ships one and has patched aio-pika, ours makes no span, by hand neither, and writes no header."""
-    installed("aio_pika")
-    await consuming(traced_consumer(broker.handle))
-    monkeypatch.setattr(aio_pika, "_datadog_patch", True, raising=False)
-    await broker.publish(b"tea")
-    message = await broker.handled.get()
-    assert message.headers == {}
-    assert [one.name for one in traces.spans] == ["work"]
