@@ -42,7 +42,7 @@ current: ContextVar[Handling | None] = ContextVar("asynctrace_message", default=
 class Handling:
     """One message in hand: made current where it is handled, begun when it is there."""
 
-    __slots__ = ("_began_ns", "_id", "_settled", "_tag", "_token", "span")
+    __slots__ = ("_began_ns", "_id", "_tag", "_token", "span")
 
     span: Span
 
@@ -50,7 +50,7 @@ class Handling:
     """Whether it is handled by the body of a loop: an exception that leaves that is not seen to do so."""
 
     def __init__(self) -> None:
-        self.span, self._id, self._tag, self._settled = OFF, 0, None, False
+        self.span, self._id, self._tag = OFF, 0, None
         before = current.get()
         if before is not None and not before.is_mine():
             current.set(None)  # the Token is to hold on to nobody else's
@@ -98,9 +98,8 @@ class Handling:
 
     def settled(self, how: str, requeue: bool | None) -> None:
         """The message was acknowledged, or given back, by whoever."""
-        if self._settled or not self.is_open:
+        if not self.is_open:
             return
-        self._settled = True
         self.span.set_tag(SETTLED, how)
         self.span.set_metric(SETTLED_MS, (time_ns() - self._began_ns) / 1e6)
         if requeue is not None:

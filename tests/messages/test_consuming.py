@@ -85,6 +85,18 @@ async def test_by_hand_and_installed_is_one_span(
     assert process.resource == f"basic.deliver {broker.queue.name}"
 
 
+async def test_linked_by_hand_under_install(
+    installed: Any, broker: Broker, consuming: Any, traces: Recorder
+) -> None:
+    """The relation that was asked for by hand holds under `install()`, too."""
+    installed("aio_pika")
+    await consuming(traced_consumer(broker.handle, relation="link"))
+    await broker.publish(b"tea")
+    [process] = await delivered(traces, 1)
+    [publish] = of_kind(traces, "producer")
+    assert (process.parent_id, [one.span_id for one in process.links]) == (None, [publish.span_id])
+
+
 async def test_a_consumer_belongs_to_nobodys_request(
     installed: Any, broker: Broker, consuming: Any, traces: Recorder
 ) -> None:

@@ -13,13 +13,17 @@ import aio_pika
 import pytest
 
 from asynctrace import UsageError, current_span, span
+from asynctrace._core.provider import top_entry
 from asynctrace.aio_pika import traced_iterator
+from asynctrace.aio_pika.handling import current
+from asynctrace.aio_pika.turns import Turn
 from tests.messages.conftest import AIO_PIKA, Broker, delivered, of_kind, short
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from asynctrace.testing import Recorder
+    from tests.sink import Sink
 
 
 async def published(broker: Broker, *bodies: bytes) -> None:
@@ -189,6 +193,46 @@ async def test_asked_for_by_hand(by: str, installed: Any, broker: Broker, traces
     )
 
 
+async def test_asked_for_by_hand_and_gone(installed: Any, broker: Broker, sink: Sink) -> None:
+    """A task that asked once, and is gone: so is the turn, and its span is sent."""
+    installed("aio_pika")
+    await published(broker, b"one")
+
+    async def work(messages: Any) -> None:
+        await (await messages.__anext__()).ack()
+
+    async with broker.queue.iterator() as messages:
+        await asyncio.create_task(work(messages))
+        await asyncio.sleep(0)  # the loop holds a task whose end it has just told
+        gc.collect()
+    assert len(await asyncio.to_thread(sink.wait_for, 3)) == 3
+
+
+async def test_from_task_to_task(installed: Any, broker: Broker, sink: Sink) -> None:
+    """A worker that handles each message in a task born in the one before: none of them is kept for the next."""
+    installed("aio_pika")
+    bodies = [b"%d" % number for number in range(20)]
+    await published(broker, *bodies)
+    done = asyncio.get_running_loop().create_future()
+
+    async def work(messages: Any, left: int) -> None:
+        await (await messages.__anext__()).ack()
+        if left:
+            tasks.append(asyncio.create_task(work(messages, left - 1)))
+        else:
+            done.set_result(None)
+
+    async with broker.queue.iterator() as messages:
+        tasks = [asyncio.create_task(work(messages, len(bodies) - 1))]
+        await done
+        await asyncio.wait(tasks)
+        tasks.clear()
+        await asyncio.sleep(0)
+        gc.collect()
+        assert sum(type(one) is Turn for one in gc.get_objects()) <= 1
+    assert len(await asyncio.to_thread(sink.wait_for, 3 * len(bodies))) == 3 * len(bodies)
+
+
 async def test_in_a_generator(installed: Any, broker: Broker, traces: Recorder) -> None:
     """A generator that hands messages on: its consumer's work is the message's."""
     installed("aio_pika")
@@ -228,7 +272,7 @@ async def test_nothing_comes(installed: Any, broker: Broker, traces: Recorder) -
     with pytest.raises(asyncio.TimeoutError):
         async for _ in broker.queue.iterator(timeout=0.05):
             pass
-    assert current_span() is None
+    assert (current_span(), top_entry.get(), current.get()) == (None, None, None)
     assert traces.spans == []
 
 
