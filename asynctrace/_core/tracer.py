@@ -17,6 +17,7 @@
 | `_span_aggregator.dd_processors`, `._global_service` of one | peer and base service of records | without |
 | `Context._meta`, `Tracer._tags`, `config._inferred_base_service` | tags that ddtrace gives its spans | without |
 | `sampling_processor.single_span_rules` | rejected traces are thinned unless such rules keep spans | never thinned |
+| `config._propagation_*` | plain trace headers are read without ddtrace's propagator | by it |
 | `Context._is_remote`, `ddtrace.internal.runtime` | records under a context of this process | ddtrace spans |
 | `core.has_listeners`, `SpanProcessor.__processors__` | products that watch running spans | by their settings |
 """
@@ -286,6 +287,21 @@ def propagated_tags(context: Context) -> dict[str, str]:
     if not said:
         return {}
     return {key: value for key, value in tuple(said.items()) if key.startswith("_dd.p.")}
+
+
+@functools.cache
+def reads_datadog_first() -> bool:
+    """Whether ddtrace reads Datadog's headers, then W3C's, as they are: so it does unless it is told otherwise."""
+    if os.environ.get("DD_APM_TRACING_ENABLED", "true").lower() not in {"true", "1"}:
+        return False
+    config = ddtrace.config
+    styles = list(getattr(config, "_propagation_style_extract", ()))
+    return (
+        styles[:2] == ["datadog", "tracecontext"]
+        and getattr(config, "_propagation_extract_first", True) is False
+        and getattr(config, "_propagation_behavior_extract", "") == "continue"
+        and getattr(config, "_128_bit_trace_id_enabled", False) is True
+    )
 
 
 def global_tags() -> dict[str, Any]:

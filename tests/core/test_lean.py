@@ -292,10 +292,11 @@ def on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def flushed(sink: Sink) -> Any:
-    """Names of what has arrived, once everything was sent."""
+    """Names of what has arrived, once everything was sent; what the writer had in hand, may take a moment."""
 
-    def names() -> list[str]:
+    def names(count: int) -> list[str]:
         asyncio.run(shutdown())
+        sink.wait_until(lambda: len(sink.spans()) >= count, timeout=5)
         return sorted(one["name"] for one in sink.spans())
 
     return names
@@ -351,9 +352,9 @@ def test_many_below_a_root_that_stays_open(flushed: Any) -> None:
                 pass
         waiting = buffers[root.trace_id]
         assert len(waiting.done) < 300
-        assert flushed() == ["child"] * 1000
+        assert flushed(1000) == ["child"] * 1000
         assert not waiting.done
-    assert flushed() == ["child"] * 1000 + ["root"]
+    assert flushed(1001) == ["child"] * 1000 + ["root"]
 
 
 def test_ended_after_the_root(traces: Recorder) -> None:
@@ -444,7 +445,7 @@ def test_late_spans_leave_together(flushed: Any) -> None:
     for _ in range(5):
         context.run(lambda: span("late").__enter__().finish())
     assert [len(one.done) for key, one in late.items() if key == root.trace_id] in ([5], [])
-    assert flushed() == ["late"] * 5 + ["root"]
+    assert flushed(6) == ["late"] * 5 + ["root"]
 
 
 def test_late_spans_of_two_local_roots_leave_by_hundreds(flushed: Any) -> None:
@@ -465,7 +466,7 @@ def test_late_spans_of_two_local_roots_leave_by_hundreds(flushed: Any) -> None:
     finally:
         watch.release()
     assert most < 300
-    assert flushed() == ["first", *["late"] * 1000, "root", "second"]
+    assert flushed(1003) == ["first", *["late"] * 1000, "root", "second"]
 
 
 class Theirs(TraceFilter):
@@ -495,7 +496,7 @@ def test_a_filter_of_the_users(answer: Any, arrive: list[str], flushed: Any, cap
         with span("b"):
             pass
         a.finish()
-        assert flushed() == arrive
+        assert flushed(len(arrive)) == arrive
     finally:
         tracer.configure(trace_processors=[])
         caplog.clear()
@@ -518,7 +519,7 @@ def test_switched_off_while_it_runs(flushed: Any) -> None:
         )  # it would be said at the end that this was not sent
     with span("again"), span("child"):
         pass
-    assert flushed() == ["again", "child"]
+    assert flushed(2) == ["again", "child"]
 
 
 def test_switched_off_for_a_while(traces: Recorder) -> None:
