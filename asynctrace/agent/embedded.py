@@ -10,6 +10,7 @@ with start_in_thread() as agent:
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,10 +20,14 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from asynctrace.agent.address import is_loopback
+from asynctrace.agent.forward import Forwarder
 from asynctrace.agent.intake import Intake
+from asynctrace.agent.readers import API, Readers
 from asynctrace.agent.server import Handler, build_app
 from asynctrace.agent.spans import Trace
+from asynctrace.agent.ports import clear_socket
 from asynctrace.agent.store import DEFAULT_MAX_BYTES, TraceStore
+from asynctrace.agent.tracers import Tracers
 from asynctrace.agent.version import asynctrace_version
 
 if TYPE_CHECKING:
@@ -43,17 +48,24 @@ class Agent:
     Args:
         host: the address to listen on. Whatever is not of this machine shows your traces to the network.
         port: 0 takes a free one.
-        max_bytes: bound on the memory of the traces it keeps, in bytes.
+        max_bytes: bound on the traces it keeps, in bytes.
+        db: a file to keep them in; in memory when left out.
+        forward: the address of a real agent that gets everything as well.
 
     Raises:
         OSError: from `start()`, when the port is taken.
+        AgentError: `db` or `forward` cannot be used.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+    def __init__(
+        self, host: str = "127.0.0.1", port: int = 0, *, max_bytes: int = DEFAULT_MAX_BYTES,
+        db: str | None = None, forward: str | None = None,
+    ) -> None:  # fmt: skip
         self.host = host
         self.port = port
-        self.store = TraceStore(max_bytes)
+        self.store = TraceStore(max_bytes, db)
         self._intake = Intake(self.store)
+        self._forwarder = Forwarder(forward, self.store.counters) if forward else None
         self._active = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -61,18 +73,16 @@ class Agent:
 
     @property
     def url(self) -> str:
-        """What `DD_TRACE_AGENT_URL` must be for a program on this machine."""
+        """What `DD_TRACE_AGENT_URL` must be for a program on this machine, and where the page is."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104  (compared, not bound)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     async def start(self) -> None:
         """Listens; `port` is the real one from here on."""
-        app = build_app(
-            self.store, self._intake, version=asynctrace_version(), loopback_only=is_loopback(self.host)
-        )
-        app.middlewares.append(self._count_active)
+        if self._forwarder is not None:
+            await self._forwarder.start()
         runner = web.AppRunner(
-            app,
+            self._app(),
             handle_signals=False,
             access_log=None,
             logger=_quiet,
@@ -84,13 +94,56 @@ class Agent:
             await web.TCPSite(runner, self.host, self.port).start()
         except BaseException:
             await runner.cleanup()
+            await self._close_forwarder()
             raise
         self.port = runner.addresses[0][1]
         self._runner = runner
         self._intake.start()
 
+    def _app(self) -> web.Application:
+        loopback_only, version = is_loopback(self.host), asynctrace_version()
+        tracers = Tracers(
+            self._intake, self.store.counters, version=version, api=API, loopback_only=loopback_only,
+            forwarder=self._forwarder,
+        )  # fmt: skip
+        readers = Readers(self.store, lambda: tracers.last_start, loopback_only=loopback_only)
+        app = build_app(tracers, readers)
+        app.middlewares.append(self._count_active)
+
+        async def release_pages(_: web.Application) -> None:
+            readers.closing.set()
+
+        app.on_shutdown.append(release_pages)
+        return app
+
+    async def listen_also(self, port: int) -> int:
+        """Takes requests on one more port of the same address; returns the real one.
+
+        Raises:
+            OSError: it is taken.
+        """
+        site = web.TCPSite(self._running(), self.host, port)
+        await site.start()
+        return int(self._running().addresses[-1][1])
+
+    async def listen_at(self, path: str) -> None:
+        """Takes requests at a unix socket, for `DD_TRACE_AGENT_URL=unix:///path`; others than this user's are kept out.
+
+        Raises:
+            OSError: something else is there, or listens there.
+        """
+        await asyncio.to_thread(clear_socket, path)
+        await web.UnixSite(self._running(), path).start()
+        await asyncio.to_thread(os.chmod, path, 0o600)
+
+    def _running(self) -> web.AppRunner:
+        assert self._runner is not None, "start() comes first"
+        return self._runner
+
     @web.middleware
     async def _count_active(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith(API):  # a page that watches is never done
+            return await handler(request)
         self._active += 1
         self._idle.clear()
         try:
@@ -99,6 +152,10 @@ class Agent:
             self._active -= 1
             if not self._active:
                 self._idle.set()
+
+    async def _close_forwarder(self) -> None:
+        if self._forwarder is not None:
+            await self._forwarder.close()
 
     async def drain(self, timeout: float = DRAIN_TIMEOUT) -> bool:
         """Waits until everything that was sent is in the store; False when `timeout` seconds were not enough.
@@ -118,6 +175,7 @@ class Agent:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+            await self._close_forwarder()
             await asyncio.to_thread(self._intake.close)
 
     async def wait_for(self, wanted: Callable[[Trace], bool], timeout: float = 10.0) -> Trace:
@@ -160,13 +218,13 @@ class Agent:
 class AgentThread:
     """An agent in a thread of its own, for callers without an event loop; a context manager.
 
-    Takes the arguments of `Agent`; made and started by `start_in_thread()`.
+    Made and started by `start_in_thread()`.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+    def __init__(self, agent: Agent) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="asynctrace-agent", daemon=True)
-        self._agent = Agent(host, port, max_bytes=max_bytes)
+        self._agent = agent
         self._stopped = False
 
     @property
@@ -229,9 +287,10 @@ class AgentThread:
 
 
 def start_in_thread(
-    host: str = "127.0.0.1", port: int = 0, *, max_bytes: int = DEFAULT_MAX_BYTES
-) -> AgentThread:
-    """An agent that listens, in a thread of its own.
+    host: str = "127.0.0.1", port: int = 0, *, max_bytes: int = DEFAULT_MAX_BYTES,
+    db: str | None = None, forward: str | None = None,
+) -> AgentThread:  # fmt: skip
+    """An agent that listens, in a thread of its own; the arguments are those of `Agent`.
 
         with start_in_thread() as agent:
             subprocess.run([...], env={**os.environ, "DD_TRACE_AGENT_URL": agent.url})
@@ -240,4 +299,4 @@ def start_in_thread(
     Raises:
         OSError: the port is taken.
     """
-    return AgentThread(host, port, max_bytes=max_bytes).start()
+    return AgentThread(Agent(host, port, max_bytes=max_bytes, db=db, forward=forward)).start()

@@ -1,0 +1,50 @@
+"""Which process did what. A lane is a service in a process: one row of the flame graph each, in order of time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from asynctrace.agent.tree import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A service in a process; `process` is empty when nobody said which."""
+
+    service: str
+    process: str
+
+
+def walk(roots: list[Node]) -> Iterator[tuple[Node, Node | None]]:
+    """Every span with its parent, parents before children."""
+    stack: list[tuple[Node, Node | None]] = [(root, None) for root in reversed(roots)]
+    while stack:
+        node, parent = stack.pop()
+        yield node, parent
+        stack.extend((child, node) for child in reversed(node.children))
+
+
+def lanes(roots: list[Node]) -> dict[int, Lane]:
+    """The lane of each span, by span id.
+
+    ddtrace says the process id on the first span of a process only, so it is handed down; not to another
+    service, unless that says nothing of its own: one process may speak for several.
+    """
+    found: dict[int, Lane] = {}
+    for node, parent in walk(roots):
+        own = _process(node)
+        above = found[parent.span.span_id] if parent is not None else None
+        if not own and above is not None and (above.service == node.span.service or not _is_entry(node)):
+            own = above.process
+        found[node.span.span_id] = Lane(node.span.service, own)
+    return found
+
+
+def _process(node: Node) -> str:
+    number = node.span.metrics.get("process_id")
+    if number is not None:
+        return str(int(number))
+    return node.span.meta.get("process_id", "") or node.span.meta.get("process.pid", "")
+
+
+def _is_entry(node: Node) -> bool:
+    return node.span.meta.get("span.kind") in ("server", "consumer")
