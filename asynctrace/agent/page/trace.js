@@ -1,0 +1,207 @@
+// One trace: what it was, where its time went, its chart, and what is beside it.
+
+import { html, useCallback, useEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
+import * as api from "./api.js";
+import { Budget, Legend } from "./budget.js";
+import { around, Chart } from "./chart.js";
+import { Detail } from "./detail.js";
+import { Findings } from "./findings.js";
+import { clock, duration, plural } from "./format.js";
+import { useKeys } from "./keys.js";
+import { flame } from "./layout_flame.js";
+import { waterfall } from "./layout_rows.js";
+import { model, services } from "./model.js";
+import { edgeColor } from "./theme.js";
+import { Welcome } from "./welcome.js";
+
+const PAUSE = 300; // milliseconds between two looks at a trace that grows
+
+export function Trace({ route, go, version, say, waiting }) {
+  const { trace, analysis, problem } = useTrace(route.trace, version);
+  const [marked, setMarked] = useState(true);
+  const [closed, setClosed] = useState(() => new Set());
+  const [words, setWords] = useState("");
+  const hits = useHits(route.trace, words);
+  const gutter = Math.min(360, Math.max(140, innerWidth * 0.22));
+  const layout = useMemo(
+    () => trace && (route.view === "flame" ? flame(trace) : waterfall(trace, closed, gutter)),
+    [trace, route.view, closed, gutter],
+  );
+  const selected = trace && route.span ? trace.numberOf.get(route.span) ?? -1 : -1;
+  const select = useCallback((i) => trace && go({ span: i < 0 ? null : trace.id[i] }, { quiet: true }), [trace]);
+  const setWindow = useCallback((window) => go({ window }, { quiet: true }), []);
+  const toggle = (i) => setClosed((old) => {
+    const next = new Set(old);
+    if (!next.delete(i)) next.add(i);
+    return next;
+  });
+  useTraceKeys({ trace, layout, selected, route, closed, select, toggle, go, setMarked, say });
+
+  if (!route.trace) return html`<${Welcome} waiting=${waiting} />`;
+  if (problem) return html`<main class="trace"><p class="problem" role="alert">${problem}</p></main>`;
+  if (!trace) return html`<main class="trace"><p class="muted">…</p></main>`;
+  const path = marked && analysis ? numbered(trace, analysis.path) : null;
+  return html`
+    <main class="trace">
+      <${Title} trace=${trace} analysis=${analysis} say=${say} />
+      <${Budget} trace=${trace} analysis=${analysis} />
+      <div class="bar">
+        <div class="choice" role="group" aria-label="view">
+          ${["flame", "waterfall"].map((view) => html`
+            <button class=${route.view === view ? "on" : ""} aria-pressed=${route.view === view}
+                    onClick=${() => go({ view })} title=${`${view} (${view[0]})`}>${view === "flame" ? "Flame graph" : "Waterfall"}</button>`)}
+        </div>
+        <button class=${marked ? "on" : ""} aria-pressed=${marked} onClick=${() => setMarked(!marked)} title="critical path (c)">Critical path</button>
+        ${route.window && html`<button onClick=${() => setWindow(null)} title="the whole trace (0)">Whole trace</button>`}
+        <input type="search" class="within" placeholder="find spans: error:true @db.name:shop" value=${words}
+               aria-label="find spans in this trace" onInput=${(event) => setWords(event.target.value)}
+               onKeyDown=${(event) => event.key === "Escape" && (setWords(""), event.target.blur())} />
+        ${hits && html`<span class="muted">${hits.problem || plural(hits.ids.size, "span")}</span>`}
+        <${Legend} trace=${trace} path=${path} />
+      </div>
+      <${Chart} trace=${trace} layout=${layout} selected=${selected} path=${path} closed=${closed}
+                hits=${hits && !hits.problem ? new Set([...hits.ids].map((id) => trace.numberOf.get(id))) : null}
+                window=${route.window} onSelect=${select} onWindow=${setWindow} onToggle=${toggle} />
+    </main>
+    <aside class="side">
+      <${Detail} trace=${trace} selected=${selected} onSelect=${(id) => select(trace.numberOf.get(id) ?? -1)}
+                 onZoom=${(i) => setWindow(around(trace, i))} say=${say} />
+      <${Findings} trace=${trace} analysis=${analysis} onSelect=${(id) => select(trace.numberOf.get(id) ?? -1)} />
+    </aside>`;
+}
+
+/** The steps of the path with numbers of spans instead of ids. */
+function numbered(trace, path) {
+  return path.map(([id, start, end, kind]) => ({ span: trace.numberOf.get(id) ?? -1, start, end, kind }))
+    .filter((step) => step.span >= 0);
+}
+
+/** A trace and its analysis; fetched again when it has grown. */
+function useTrace(id, version) {
+  const [found, setFound] = useState({});
+  const last = useRef(0);
+  useEffect(() => {
+    if (!id) return undefined;
+    let left = false;
+    const load = async () => {
+      last.current = performance.now();
+      try {
+        const data = await api.columns(id);
+        if (left) return;
+        const trace = model(data);
+        setFound((old) => ({ ...old, trace, problem: "" }));
+        const analysis = await api.analysis(id);
+        if (!left) setFound((old) => ({ ...old, analysis }));
+      } catch (error) {
+        if (!left) setFound({ problem: `${error.message}. It may have made room for newer ones.` });
+      }
+    };
+    const timer = setTimeout(load, Math.max(0, last.current + PAUSE - performance.now()));
+    return () => { left = true; clearTimeout(timer); };
+  }, [id, version]);
+  return found;
+}
+
+/** The spans that the words in the box mean; null without words. */
+function useHits(id, words) {
+  const [hits, setHits] = useState(null);
+  useEffect(() => {
+    if (!words.trim()) { setHits(null); return undefined; }
+    let left = false;
+    const timer = setTimeout(() => api.search(id, words).then(
+      ({ spans }) => !left && setHits({ ids: new Set(spans) }),
+      (error) => !left && setHits({ ids: new Set(), problem: error.message }),
+    ), 150);
+    return () => { left = true; clearTimeout(timer); };
+  }, [id, words]);
+  return hits;
+}
+
+function Title({ trace, analysis, say }) {
+  const copy = async () => {
+    await navigator.clipboard.writeText(location.href);
+    say("The link to this view is copied.");
+  };
+  const facts = [
+    duration(trace.duration), plural(trace.lanes.length, "process").replace("processs", "processes"), plural(trace.count, "span"),
+    trace.errors.length && plural(trace.errors.length, "error"),
+    analysis && analysis.findings.length && plural(analysis.findings.length, "finding"),
+  ].filter(Boolean);
+  return html`
+    <div class="title-line">
+      <h1>${trace.resource || trace.name || "trace"} <span class="muted">${facts.join(" · ")}</span></h1>
+      <div class="sub">
+        ${services(trace).map(([name, count]) => html`<span class="service"><i style=${{ background: edgeColor(name) }}></i>${name} ${count}</span>`)}
+        <span class="muted">${clock(trace.start)}</span>
+        <span class="muted id" title="trace id">${trace.trace_id}</span>
+        <button class="link" onClick=${copy} title="copy the link (y)">copy link</button>
+        ${["json", "speedscope", "perfetto"].map((format) => html`
+          <a class="link" href=${api.exportUrl(trace.trace_id, format)} download>${format === "json" ? "export .json" : format}</a>`)}
+        ${trace.sampled_out && html`<span class="warn">sampled out: Datadog would not keep this trace</span>`}
+        ${trace.dropped_spans > 0 && html`<span class="warn">${plural(trace.dropped_spans, "span")} dropped: it filled the store</span>`}
+      </div>
+    </div>`;
+}
+
+function useTraceKeys({ trace, layout, selected, route, closed, select, toggle, go, setMarked, say }) {
+  const row = (by) => {
+    if (!trace) return;
+    if (route.view === "waterfall") {
+      const at = layout.order.indexOf(selected);
+      select(layout.order[Math.min(Math.max(at + by, 0), layout.order.length - 1)]);
+    } else if (by > 0) select(selected < 0 ? 0 : trace.size[selected] > 1 ? selected + 1 : selected);
+    else if (selected >= 0 && trace.parent[selected] >= 0) select(trace.parent[selected]);
+  };
+  const side = (by) => {
+    if (!trace || selected < 0) return;
+    if (route.view === "waterfall") {
+      if (closed.has(selected) === by > 0 && trace.size[selected] > 1) toggle(selected);
+      return;
+    }
+    const next = sibling(trace, selected, by);
+    if (next >= 0) select(next);
+  };
+  const nextError = () => {
+    if (!trace || !trace.errors.length) return;
+    select(trace.errors.find((i) => i > selected) ?? trace.errors[0]);
+  };
+  useKeys({
+    f: () => go({ view: "flame" }),
+    w: () => go({ view: "waterfall" }),
+    c: () => setMarked((on) => !on),
+    e: nextError,
+    ArrowDown: () => row(1),
+    ArrowUp: () => row(-1),
+    ArrowLeft: () => side(-1),
+    ArrowRight: () => side(1),
+    Enter: () => selected >= 0 && go({ window: around(trace, selected) }, { quiet: true }),
+    0: () => go({ window: null }, { quiet: true }),
+    "+": () => zoom(trace, route, go, 0.6),
+    "-": () => zoom(trace, route, go, 1 / 0.6),
+    y: async () => {
+      await navigator.clipboard.writeText(location.href);
+      say("The link to this view is copied.");
+    },
+    Escape: () => go({ span: null, window: null }, { quiet: true }),
+  });
+}
+
+function sibling(trace, i, by) {
+  const parent = trace.parent[i];
+  if (by > 0) {
+    const next = i + trace.size[i];
+    return next < trace.count && trace.parent[next] === parent ? next : -1;
+  }
+  let before = -1;
+  for (let k = parent + 1; k < i; k += trace.size[k]) if (trace.parent[k] === parent) before = k;
+  return before;
+}
+
+function zoom(trace, route, go, factor) {
+  if (!trace) return;
+  const [from, to] = route.window || [0, trace.extent * 1.01];
+  const center = (from + to) / 2;
+  const half = ((to - from) / 2) * factor;
+  const window = half * 2 >= trace.extent ? null : [Math.max(center - half, 0), Math.max(center - half, 0) + 2 * half];
+  go({ window }, { quiet: true });
+}
