@@ -246,7 +246,7 @@ def _anywhere(value: str) -> SpanTest:
     wanted = value.lower()
 
     def test(span: Span) -> bool:
-        texts = (span.service, span.name, span.resource, *span.meta.values())
+        texts = (span.service, span.name, span.resource, *span.meta, *span.meta.values())
         return any(wanted in text.lower() for text in texts)
 
     return test

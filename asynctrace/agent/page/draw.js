@@ -14,9 +14,9 @@ import { barColor, colors, edgeColor } from "./theme.js";
 import { ROW } from "./layout_flame.js";
 
 export const AXIS = 24;
-const BAR = 18;
+const BAR = 19;
 const FONT = '11.5px system-ui, "DejaVu Sans", sans-serif';
-const CHARACTER = 6.1; // pixels, about
+const LETTER = 7; // pixels, of a wide one
 const LEAST_LABEL = 30;
 const MAX_ARROWS = 400;
 const HATCHED = new Set(["pool", "queue", "buffer"]);
@@ -64,7 +64,7 @@ function axis(context, view) {
   for (const [at, text] of ticks(view.from, view.to, view.plot)) {
     const x = Math.round(view.x(at));
     context.fillRect(x, AXIS - 6, 1, 5);
-    if (x + text.length * CHARACTER < view.width) context.fillText(text, x + 4, AXIS / 2 - 1);
+    if (x + text.length * LETTER < view.width) context.fillText(text, x + 4, AXIS / 2 - 1);
   }
 }
 
@@ -195,13 +195,17 @@ function text(context, view, i, left, width, top) {
   context.fillStyle = colors()["bar-text"];
   const said = label(view.trace, i);
   const time = duration(view.trace.duration[i]);
-  const room = Math.floor((width - 8) / CHARACTER);
-  const shown = room >= said.length + time.length + 2 ? `${said}  ${time}` : cut(said, room);
+  const room = width - 9;
+  const both = `${said}  ${time}`;
+  const shown = fits(context, both, room) ? both : fitted(context, fits(context, said, room) ? said : lastName(said), room);
   context.fillText(shown, left + 5, top + BAR / 2 + 0.5);
 }
 
+/** Of a dotted name the part that tells it from others. */
+const lastName = (said) => (/^[\w.]+$/.test(said) ? said.slice(said.lastIndexOf(".") + 1) : said);
+
 function outlined(context, said, x, y, width) {
-  const shown = cut(said, Math.floor(width / CHARACTER));
+  const shown = fitted(context, said, width);
   context.strokeStyle = colors().bg;
   context.lineWidth = 3;
   context.lineJoin = "round";
@@ -210,7 +214,28 @@ function outlined(context, said, x, y, width) {
   context.fillText(shown, x, y);
 }
 
-export const cut = (said, room) => (said.length <= room ? said : room < 2 ? "" : `${said.slice(0, room - 1)}…`);
+const widths = new Map();
+
+function fits(context, said, room) {
+  if (said.length * 3 > room && said.length > 300) return false;
+  if (!widths.has(said)) {
+    if (widths.size > 20_000) widths.clear();
+    widths.set(said, context.measureText(said).width);
+  }
+  return widths.get(said) <= room;
+}
+
+/** As much of a text as there is room for. */
+function fitted(context, said, room) {
+  if (fits(context, said, room)) return said;
+  let [kept, cut] = [0, Math.min(said.length, Math.ceil(room / 3))];
+  while (kept + 1 < cut) {
+    const middle = (kept + cut) >> 1;
+    if (context.measureText(`${said.slice(0, middle)}…`).width <= room) kept = middle;
+    else cut = middle;
+  }
+  return kept ? `${said.slice(0, kept)}…` : "";
+}
 
 function criticalPath(context, view) {
   context.fillStyle = colors().path;
@@ -299,9 +324,8 @@ function gutter(context, view) {
     context.fillStyle = colors().muted;
     if (trace.size[i] > 1) context.fillText(closed.has(i) ? "▸" : "▾", x, y + ROW / 2);
     context.fillStyle = trace.error[i] ? colors().error : colors().text;
-    const room = Math.floor((layout.gutter - x - 28) / CHARACTER);
     const folded = closed.has(i) ? ` (+${trace.size[i] - 1})` : "";
-    context.fillText(cut(label(trace, i) + folded, room), x + 20, y + ROW / 2);
+    context.fillText(fitted(context, label(trace, i) + folded, layout.gutter - x - 28), x + 20, y + ROW / 2);
     context.globalAlpha = 1;
   }
   context.fillStyle = colors().line;

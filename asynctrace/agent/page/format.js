@@ -29,11 +29,12 @@ export function bytes(count) {
   return count < 1 << 20 ? `${Math.ceil(count / 1024)} kB` : `${(count / (1 << 20)).toFixed(1)} MB`;
 }
 
-/** A moment in the local time of day, to the millisecond. */
-export function clock(ns) {
+/** A moment in the local time of day, to the second or the millisecond. */
+export function clock(ns, { exact = true } = {}) {
   const date = new Date(ns / 1e6);
   const pad = (n, width = 2) => String(n).padStart(width, "0");
-  return `${pad(date.getHours())}:${pad(date.getMinutes())}:${pad(date.getSeconds())}.${pad(date.getMilliseconds(), 3)}`;
+  const time = `${pad(date.getHours())}:${pad(date.getMinutes())}:${pad(date.getSeconds())}`;
+  return exact ? `${time}.${pad(date.getMilliseconds(), 3)}` : time;
 }
 
 /** Ticks of a time axis from `from` to `to`: steps of 1, 2 or 5 of a unit, about one every `gap` pixels. */

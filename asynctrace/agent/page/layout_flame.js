@@ -6,9 +6,9 @@
 
 import { drawnStart } from "./model.js";
 
-export const ROW = 22;
-const HEADER = 26;
-const GAP = 8;
+export const ROW = 24;
+const HEADER = 27;
+const GAP = 10;
 
 /** The layout: `y[i]` of each span, `rows` (spans by row, in order of time), `headers` of lanes, `height`. */
 export function flame(trace) {

@@ -78,7 +78,7 @@ export function TraceList({ list, current, onOpen }) {
               ${one.service}</span>
             ${one.errors > 0 && html`<span class="errors">${plural(one.errors, "error")}</span>`}
             ${one.sampled_out && html`<span title="a sampling rule decided against it: Datadog would not keep it">sampled out</span>`}
-            <span class="when">${plural(one.span_count, "span")} · ${clock(one.start)}</span>
+            <span class="when">${plural(one.span_count, "span")} · ${clock(one.start, { exact: false })}</span>
           </span>
           <span class="length"><i style=${{
             width: `${Math.max(1, (one.duration / longest) * 100)}%`, background: edgeColor(one.service) }}></i></span>

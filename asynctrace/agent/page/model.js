@@ -16,7 +16,8 @@ export function model(data) {
   const lane = columns.lane;
   const text = (column) => (i) => texts[columns[column][i]];
   return {
-    ...data, count, start, duration, parent, depth, size,
+    ...data, began: data.start, extent: Math.max(data.duration, 1),
+    count, start, duration, parent, depth, size,
     end: start.map((at, i) => at + duration[i]),
     id: columns.id,
     lane: Int32Array.from(lane),
@@ -28,7 +29,6 @@ export function model(data) {
     outcomeOf: text("outcome"), kindOf: text("kind"),
     partsOf: group(data.parts),
     numberOf: new Map(columns.id.map((id, i) => [id, i])),
-    extent: Math.max(data.duration, 1),
   };
 }
 

@@ -1,18 +1,26 @@
 // Dark or light, and the colour of each service: the same one in every list, chart and legend.
 
-const HUES = [207, 162, 322, 88, 232, 186, 52, 140, 345, 20];
-const taken = new Map();
+// Apart from those that mean something of their own: red, orange, yellow, purple.
+const HUES = [207, 164, 232, 96, 186, 312, 130, 22, 250, 76];
+const REMEMBERED = 200; // services
+const KEY = "asynctrace.services";
+const known = new Map(remembered());
 
-/** The hue of a service: the same after a reload, and its own as long as there are hues left. */
-export function hue(service) {
-  if (!taken.has(service)) {
-    let index = 0;
-    for (const char of service) index = (index * 31 + char.codePointAt(0)) % 997;
-    const used = new Set(taken.values());
-    for (let tries = 0; tries < HUES.length && used.has(HUES[index % HUES.length]); tries++) index++;
-    taken.set(service, HUES[index % HUES.length]);
+function remembered() {
+  try {
+    return JSON.parse(localStorage.getItem(KEY)) || [];
+  } catch {
+    return [];
   }
-  return taken.get(service);
+}
+
+/** The hue of a service: the next free one when it is first seen, the same from then on. */
+export function hue(service) {
+  if (!known.has(service)) {
+    known.set(service, HUES[known.size % HUES.length]);
+    localStorage.setItem(KEY, JSON.stringify([...known].slice(0, REMEMBERED)));
+  }
+  return known.get(service);
 }
 
 const chosen = () => localStorage.getItem("asynctrace.theme");
@@ -45,19 +53,15 @@ export function colors() {
     const names = [
       "bg", "panel", "line", "text", "muted", "faint", "select", "error", "path",
       "pool", "queue", "buffer", "answer", "dns", "connect", "body", "gap", "code", "database", "call", "publish",
-      "bar-s", "bar-l", "edge-l", "bar-text",
+      "bar-s", "bar-l", "edge-l", "share-l", "bar-text",
     ];
     palette = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
   }
   return palette;
 }
 
-export function barColor(service) {
-  const { "bar-s": s, "bar-l": l } = colors();
-  return `hsl(${hue(service)} ${s} ${l})`;
-}
+const shade = (name) => (service) => `hsl(${hue(service)} ${colors()["bar-s"]} ${colors()[name]})`;
 
-export function edgeColor(service) {
-  const { "bar-s": s, "edge-l": l } = colors();
-  return `hsl(${hue(service)} ${s} ${l})`;
-}
+export const barColor = shade("bar-l");
+export const edgeColor = shade("edge-l");
+export const shareColor = shade("share-l"); // dark text can be read on it

@@ -64,9 +64,9 @@ export function Trace({ route, go, version, say, waiting }) {
                 window=${route.window} onSelect=${select} onWindow=${setWindow} onToggle=${toggle} />
     </main>
     <aside class="side">
+      <${Findings} trace=${trace} analysis=${analysis} onSelect=${(id) => select(trace.numberOf.get(id) ?? -1)} />
       <${Detail} trace=${trace} selected=${selected} onSelect=${(id) => select(trace.numberOf.get(id) ?? -1)}
                  onZoom=${(i) => setWindow(around(trace, i))} say=${say} />
-      <${Findings} trace=${trace} analysis=${analysis} onSelect=${(id) => select(trace.numberOf.get(id) ?? -1)} />
     </aside>`;
 }
 
@@ -123,7 +123,7 @@ function Title({ trace, analysis, say }) {
     say("The link to this view is copied.");
   };
   const facts = [
-    duration(trace.duration), plural(trace.lanes.length, "process").replace("processs", "processes"), plural(trace.count, "span"),
+    duration(trace.extent), plural(trace.lanes.length, "process").replace("processs", "processes"), plural(trace.count, "span"),
     trace.errors.length && plural(trace.errors.length, "error"),
     analysis && analysis.findings.length && plural(analysis.findings.length, "finding"),
   ].filter(Boolean);
@@ -132,7 +132,7 @@ function Title({ trace, analysis, say }) {
       <h1>${trace.resource || trace.name || "trace"} <span class="muted">${facts.join(" · ")}</span></h1>
       <div class="sub">
         ${services(trace).map(([name, count]) => html`<span class="service"><i style=${{ background: edgeColor(name) }}></i>${name} ${count}</span>`)}
-        <span class="muted">${clock(trace.start)}</span>
+        <span class="muted">${clock(trace.began)}</span>
         <span class="muted id" title="trace id">${trace.trace_id}</span>
         <button class="link" onClick=${copy} title="copy the link (y)">copy link</button>
         ${["json", "speedscope", "perfetto"].map((format) => html`
