@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,7 @@ class Agent:
         self._idle = asyncio.Event()
         self._idle.set()
         self._runner: web.AppRunner | None = None
+        self._sockets: list[str] = []
 
     @property
     def url(self) -> str:
@@ -135,6 +137,7 @@ class Agent:
         await asyncio.to_thread(clear_socket, path)
         await web.UnixSite(self._running(), path).start()
         await asyncio.to_thread(os.chmod, path, 0o600)
+        self._sockets.append(path)
 
     def _running(self) -> web.AppRunner:
         assert self._runner is not None, "start() comes first"
@@ -176,6 +179,8 @@ class Agent:
             await self._runner.cleanup()
             self._runner = None
             await self._close_forwarder()
+            for path in self._sockets:
+                await asyncio.to_thread(Path(path).unlink, missing_ok=True)
             await asyncio.to_thread(self._intake.close)
 
     async def wait_for(self, wanted: Callable[[Trace], bool], timeout: float = 10.0) -> Trace:

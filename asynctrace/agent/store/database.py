@@ -39,18 +39,19 @@ def connect(path: str | Path | None) -> sqlite3.Connection:
     Raises:
         AgentError: the file is in use, of something else, or cannot be opened.
     """
-    connection = sqlite3.connect(
-        ":memory:" if path is None else path, isolation_level=None, check_same_thread=False, timeout=0
-    )
+    connection: sqlite3.Connection | None = None
     try:
+        connection = sqlite3.connect(
+            ":memory:" if path is None else path, isolation_level=None, check_same_thread=False, timeout=0
+        )
         _prepare(connection, in_memory=path is None)
-    except sqlite3.Error as error:
-        connection.close()
+    except (sqlite3.Error, AgentError) as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, AgentError):
+            raise
         hint = "another `asynctrace view` has it?" if "locked" in str(error) else "name another --db"
         raise AgentError(f"cannot use {path}: {error}", hint, usage=True) from None
-    except AgentError:
-        connection.close()
-        raise
     return connection
 
 
