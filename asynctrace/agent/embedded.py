@@ -228,7 +228,7 @@ class AgentThread:
 
     def __init__(self, agent: Agent) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="asynctrace-agent", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="asynctrace-agent", daemon=True)
         self._agent = agent
         self._stopped = False
 
@@ -279,8 +279,13 @@ class AgentThread:
         self._stopped = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_forever()
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        finally:
+            self._loop.close()
 
     def __enter__(self) -> "Self":
         return self

@@ -69,7 +69,7 @@ class Readers:
         }.items():
             router.add_get(API + path, self._guarded(handler))
         router.add_post(f"{API}/import", self._guarded(self.take_back))
-        router.add_route("*", API + "/{unknown:.*}", self._guarded(self.unknown))
+        router.add_route("*", "/asynctrace/{unknown:.*}", self._guarded(self.unknown))
 
     def _guarded(self, handler: Handler) -> Handler:
         """The handler, for requests from here only, with what is wrong told in JSON."""
@@ -184,7 +184,7 @@ class Readers:
         return web.json_response(self._telemetry())
 
     async def unknown(self, request: web.Request) -> web.Response:
-        """Whatever else is asked below the API's path."""
+        """Whatever else is asked below our own paths: no tracer asks there."""
         return _error(f"there is no {request.method} {request.path}", 404)
 
     def _find(self, request: web.Request) -> Trace:

@@ -51,6 +51,8 @@ async def _protect(request: web.Request, response: web.StreamResponse) -> None:
     if request.path == "/" or request.path.startswith("/asynctrace/"):
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
+    if request.path.startswith(PAGE) and request.path.endswith(".js"):
+        response.content_type = "text/javascript"  # whatever the system's table says: browsers are strict with modules
 
 
 @web.middleware

@@ -6,7 +6,7 @@ import { Header } from "./header.js";
 import { Help } from "./help.js";
 import { useKeys } from "./keys.js";
 import { TraceList, useList } from "./list.js";
-import { useRoute } from "./route.js";
+import { parse, useRoute } from "./route.js";
 import { startTheme, toggleTheme } from "./theme.js";
 import { Trace } from "./trace.js";
 
@@ -19,7 +19,8 @@ function App() {
   const [said, say] = useSaid();
 
   useEffect(() => {
-    if (!route.trace && list.traces.length) go({ trace: list.traces[0].trace_id }, { quiet: true });
+    // The address may have changed a moment ago, and nobody told us yet.
+    if (!parse(location.hash).trace && list.traces.length) go({ trace: list.traces[0].trace_id }, { quiet: true });
   }, [route.trace, list.traces.length > 0]);
 
   const open = (trace) => {
