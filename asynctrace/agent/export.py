@@ -98,7 +98,7 @@ def _flows(trace: Trace, places: dict[int, tuple[int, int]]) -> Iterator[dict[st
 
 
 def _rows(trace: Trace) -> list[_Row]:
-    lane_of = lanes(build(trace.spans))
+    lane_of = lanes(walk(build(trace.spans)))
     rows: dict[Lane, list[_Row]] = {}
     open_spans: dict[int, list[Span]] = {}  # of each row, by id(): those that are not over yet
     for span in sorted(trace.spans, key=lambda one: (one.start, -one.duration)):

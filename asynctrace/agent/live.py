@@ -7,6 +7,7 @@ all, its line is printed again.
 
 import asyncio
 import errno
+import gc
 import os
 import signal
 import sys
@@ -102,6 +103,7 @@ def view(options: ViewOptions) -> int:
     Raises:
         AgentError: a port is taken, the address is not one of this machine, or a file cannot be used.
     """
+    gc.set_threshold(100_000, 20, 50)  # a trace is 100,000 objects of the same age: to look through them often is for nothing
     try:
         return asyncio.run(_view(options))
     except KeyboardInterrupt:  # where the loop knows no signal handlers

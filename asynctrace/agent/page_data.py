@@ -4,12 +4,13 @@ Times are nanoseconds since the trace began: they fit a number of JavaScript's, 
 only one span's details need is asked for span by span.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from asynctrace.agent.analysis.critical import critical_path, shares
 from asynctrace.agent.analysis.findings import Case, findings
 from asynctrace.agent.analysis.lanes import lanes, walk
-from asynctrace.agent.analysis.waits import Part, parts
+from asynctrace.agent.analysis.waits import Part, waits
 from asynctrace.agent.spans import Trace
 from asynctrace.agent.tree import Node, build
 
@@ -20,38 +21,39 @@ class TraceView:
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
         self.by_id = {span.span_id: span for span in trace.spans}
-        self._roots = build(trace.spans)
-        self._parts = {
-            node.span.span_id: found for node, parent in walk(self._roots) if (found := parts(node, parent))
-        }
+        self._nodes = list(walk(build(trace.spans)))
+        self._parts = waits(self._nodes)
 
     def columns(self) -> dict[str, Any]:
         """The spans, parents before children, and everything that is drawn of them."""
-        texts, index = _Table(), {}
-        columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-        lane_of, lane_numbers = lanes(self._roots), dict[Any, int]()
-        for number, (node, parent) in enumerate(walk(self._roots)):
-            span = node.span
-            index[span.span_id] = number
-            lane = lane_numbers.setdefault(lane_of[span.span_id], len(lane_numbers))
-            row = (
-                str(span.span_id), -1 if parent is None else index[parent.span.span_id],
-                span.start - self.trace.start if span.start else 0, span.duration, texts.number(span.name),
-                texts.number(span.service), texts.number(span.resource), lane, span.error,
-                texts.number(span.meta.get("async.outcome", "")), texts.number(span.meta.get("span.kind", "")),
-                int(node.orphan),
-            )  # fmt: skip
-            for column, value in zip(columns.values(), row, strict=True):
-                column.append(value)
+        texts, lane_of = _Table(), lanes(self._nodes)
+        spans = [node.span for node, _ in self._nodes]
+        index = {span.span_id: number for number, span in enumerate(spans)}
+        numbers = {lane: number for number, lane in enumerate(dict.fromkeys(lane_of.values()))}
+        start = self.trace.start
+        columns = {
+            "id": [str(span.span_id) for span in spans],
+            "parent": [-1 if parent is None else index[parent.span.span_id] for _, parent in self._nodes],
+            "start": [span.start - start if span.start else 0 for span in spans],
+            "duration": [span.duration for span in spans],
+            "name": texts.numbers(span.name for span in spans),
+            "service": texts.numbers(span.service for span in spans),
+            "resource": texts.numbers(span.resource for span in spans),
+            "outcome": texts.numbers(span.meta.get("async.outcome", "") for span in spans),
+            "kind": texts.numbers(span.meta.get("span.kind", "") for span in spans),
+            "lane": [numbers[lane_of[span.span_id]] for span in spans],
+            "error": [span.error for span in spans],
+            "orphan": [int(node.orphan) for node, _ in self._nodes],
+        }
         return {
             **self.trace.summary().to_json(),
-            "texts": texts.texts,
-            "lanes": [{"service": lane.service, "process": lane.process} for lane in lane_numbers],
+            "texts": list(texts),
+            "lanes": [{"service": lane.service, "process": lane.process} for lane in numbers],
             "columns": columns,
             "parts": [_part(index[one], part) for one, found in self._parts.items() for part in found],
             "links": [
                 [index[span.span_id], index[link.span_id]]
-                for span in self.trace.spans
+                for span in spans
                 for link in span.links
                 if link.trace_id == self.trace.trace_id and link.span_id in index
             ],
@@ -61,7 +63,7 @@ class TraceView:
         """The critical path, where its time went, and the findings."""
         root = self._main_root()
         path = critical_path(root, self._parts) if root is not None else []
-        found = findings(Case(self.trace, self._roots, self._parts, path))
+        found = findings(Case(self.trace, self._nodes, self._parts, path))
         start = self.trace.start
         return {
             "path": [[str(step.span.span_id), step.start - start, step.end - start, step.kind] for step in path],
@@ -73,28 +75,20 @@ class TraceView:
 
     def _main_root(self) -> Node | None:
         first = self.trace.root
-        return next((node for node in self._roots if node.span is first), None)
-
-
-_COLUMNS = (
-    "id", "parent", "start", "duration", "name", "service", "resource", "lane", "error", "outcome", "kind", "orphan",
-)  # fmt: skip
+        return next((node for node, _ in self._nodes if node.span is first), None)
 
 
 def _part(number: int, part: Part) -> list[Any]:
     return [number, part.kind, part.label, part.offset, part.duration]
 
 
-class _Table:
-    """Texts by number: most spans share theirs."""
+class _Table(dict[str, int]):
+    """Texts by number, in the order of their numbers: most spans share theirs."""
 
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self._numbers: dict[str, int] = {}
+    def __missing__(self, text: str) -> int:
+        number = self[text] = len(self)
+        return number
 
-    def number(self, text: str) -> int:
-        found = self._numbers.get(text)
-        if found is None:
-            found = self._numbers[text] = len(self.texts)
-            self.texts.append(text)
-        return found
+    def numbers(self, texts: Iterable[str]) -> list[int]:
+        """The number of each; a text that is new gets the next one."""
+        return [self[text] for text in texts]

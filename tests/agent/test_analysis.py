@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 from asynctrace.agent.analysis.critical import Step, critical_path, shares
 from asynctrace.agent.analysis.findings import Case, Finding, findings
 from asynctrace.agent.analysis.lanes import Lane, lanes, walk
-from asynctrace.agent.analysis.waits import parts
+from asynctrace.agent.analysis.waits import Part, waits
 from asynctrace.agent.page_data import TraceView
 from asynctrace.agent.spans import Link, Span, Trace
 from asynctrace.agent.tree import build
@@ -15,7 +15,7 @@ from tests.agent.payloads import MS, START, TRACE_ID, span
 
 def path_of(*spans: Span) -> list[Step]:
     roots = build(list(spans))
-    return critical_path(roots[0], {node.span.span_id: parts(node, parent) for node, parent in walk(roots)})
+    return critical_path(roots[0], waits(walk(roots)))
 
 
 def told(path: list[Step]) -> list[tuple[int, float, float, str]]:
@@ -24,9 +24,13 @@ def told(path: list[Step]) -> list[tuple[int, float, float, str]]:
 
 
 def found_in(*spans: Span) -> list[Finding]:
-    roots = build(list(spans))
-    waits = {node.span.span_id: parts(node, parent) for node, parent in walk(roots)}
-    return findings(Case(Trace(TRACE_ID, list(spans)), roots, waits, critical_path(roots[0], waits)))
+    nodes = list(walk(build(list(spans))))
+    found = waits(nodes)
+    return findings(Case(Trace(TRACE_ID, list(spans)), nodes, found, critical_path(nodes[0][0], found)))
+
+
+def parts_of(*spans: Span) -> dict[int, list[Part]]:
+    return waits(walk(build(list(spans))))
 
 
 # -- the critical path
@@ -106,34 +110,31 @@ def test_a_wait_with_a_span_of_its_own_is_told_once() -> None:
         span(1, ms=100), span(2, 1, at=0, ms=30, name="asyncpg.pool.acquire"),
         span(3, 1, at=30, ms=10, type="sql", metrics={"db.pool.wait_ms": 30.0}),
     ]  # fmt: skip
-    (root,) = build(spans)
-    assert [part.kind for part in parts(root.children[0], root)] == ["pool"]
-    assert parts(root.children[1], root) == []
+    found = parts_of(*spans)
+    assert [part.kind for part in found[2]] == ["pool"]
+    assert 3 not in found
 
 
 def test_a_client_s_waits_follow_each_other_and_end_with_it() -> None:
     """Pool, DNS, connect, first byte, body, in this order; figures that say more than the span lasted are cut."""
-    (root,) = build([
-        span(1, ms=10, metrics={"http.client.body_ms": 99.0, "http.client.dns_ms": 2.0, "http.client.pool_wait_ms": 1.0})
-    ])  # fmt: skip
-    assert [(part.kind, part.offset // MS, part.duration // MS) for part in parts(root, None)] == [
+    figures = {"http.client.body_ms": 99.0, "http.client.dns_ms": 2.0, "http.client.pool_wait_ms": 1.0}
+    found = parts_of(span(1, ms=10, metrics=figures))[1]
+    assert [(part.kind, part.offset // MS, part.duration // MS) for part in found] == [
         ("pool", 0, 1), ("dns", 1, 2), ("body", 3, 7),
     ]  # fmt: skip
 
 
 def test_a_message_without_figures_shows_the_gap_after_its_publish() -> None:
     """Tracers that carry no time in queue still have a publish and a consumer."""
-    (root,) = build([
-        span(1, ms=5, meta={"span.kind": "producer"}), span(2, 1, at=12, ms=5, meta={"span.kind": "consumer"}),
-    ])  # fmt: skip
-    (part,) = parts(root.children[0], root)
+    publish, consume = {"span.kind": "producer"}, {"span.kind": "consumer"}
+    (part,) = parts_of(span(1, ms=5, meta=publish), span(2, 1, at=12, ms=5, meta=consume))[2]
     assert (part.kind, part.offset, part.duration) == ("queue", -7 * MS, 7 * MS)
 
 
 def test_a_prefetched_message_was_in_the_queue_before() -> None:
     """First the broker's queue, then the consumer's own buffer, then the work."""
-    (root,) = build([span(1, metrics={"messaging.queue_ms": 4.0, "messaging.buffer_ms": 6.0})])
-    assert [(part.kind, part.offset // MS) for part in parts(root, None)] == [("queue", -10), ("buffer", -6)]
+    found = parts_of(span(1, metrics={"messaging.queue_ms": 4.0, "messaging.buffer_ms": 6.0}))[1]
+    assert [(part.kind, part.offset // MS) for part in found] == [("queue", -10), ("buffer", -6)]
 
 
 # -- lanes
@@ -145,7 +146,7 @@ def test_a_process_id_holds_for_what_is_below_it() -> None:
         span(1, metrics={"process_id": 10.0}), span(2, 1), span(3, 2, service="postgres", meta={"span.kind": "client"}),
         span(4, 2, service="pricing", meta={"span.kind": "server"}), span(5, 4, service="pricing", metrics={"process_id": 11.0}),
     ]  # fmt: skip
-    found = lanes(build(spans))
+    found = lanes(walk(build(spans)))
     assert [found[number] for number in range(1, 6)] == [
         Lane("shop", "10"), Lane("shop", "10"), Lane("postgres", "10"), Lane("pricing", ""), Lane("pricing", "11"),
     ]  # fmt: skip

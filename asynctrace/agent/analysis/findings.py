@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from asynctrace.agent.analysis.critical import Step
-from asynctrace.agent.analysis.lanes import walk
 from asynctrace.agent.analysis.waits import Part
 from asynctrace.agent.spans import Span, Trace
 from asynctrace.agent.text import clean, duration, plural
@@ -35,10 +34,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a check may look at."""
+    """What a check may look at; `nodes` are all spans with their parents, as `lanes.walk` gives them."""
 
     trace: Trace
-    roots: list[Node]
+    nodes: list[tuple[Node, Node | None]]
     parts: dict[int, list[Part]]
     path: list[Step]
 
@@ -52,7 +51,7 @@ def findings(case: Case) -> list[Finding]:
 def errors(case: Case) -> Iterator[Finding]:
     """Errors where they came from: a span whose child failed in the same way only passed it on."""
     alike: dict[str, list[Span]] = defaultdict(list)
-    for node, _ in walk(case.roots):
+    for node, _ in case.nodes:
         if node.span.error:
             text = error_text(node.span)
             passed_on = any(child.span.error and error_text(child.span) in (text, "") for child in node.children)
@@ -69,7 +68,7 @@ def errors(case: Case) -> Iterator[Finding]:
 
 def repeated_calls(case: Case) -> Iterator[Finding]:
     """The same query or call under one parent, again and again, each after the one before: N+1."""
-    for node, _ in walk(case.roots):
+    for node, _ in case.nodes:
         alike: dict[tuple[str, str, str], list[Span]] = defaultdict(list)
         for child in node.children:
             if child.span.type in _ALIKE and child.span.meta.get("span.kind") != "server":
@@ -88,7 +87,7 @@ def repeated_calls(case: Case) -> Iterator[Finding]:
 def starved_pools(case: Case) -> Iterator[Finding]:
     """Waits for a free connection."""
     waits: dict[str, list[tuple[Span, int]]] = defaultdict(list)
-    for node, _ in walk(case.roots):
+    for node, _ in case.nodes:
         for part in case.parts.get(node.span.span_id, ()):
             if part.kind == "pool":
                 waits[node.span.service].append((node.span, part.duration))
@@ -104,7 +103,7 @@ def starved_pools(case: Case) -> Iterator[Finding]:
 
 def queues(case: Case) -> Iterator[Finding]:
     """Messages that waited long before anybody took them."""
-    for node, parent in walk(case.roots):
+    for node, parent in case.nodes:
         for part in case.parts.get(node.span.span_id, ()):
             if part.kind in ("queue", "buffer") and part.duration >= max(_LEAST, case.trace.duration * _LEAST_SHARE):
                 where = "in the consumer's own buffer" if part.kind == "buffer" else "in the queue"
@@ -118,7 +117,7 @@ def queues(case: Case) -> Iterator[Finding]:
 
 def orphans(case: Case) -> Iterator[Finding]:
     """Spans that name a parent nobody sent."""
-    lost = [node.span for node in case.roots if node.orphan]
+    lost = [node.span for node, _ in case.nodes if node.orphan]
     if lost:
         one = len(lost) == 1
         yield Finding(
@@ -132,7 +131,7 @@ def orphans(case: Case) -> Iterator[Finding]:
 def late_work(case: Case) -> Iterator[Finding]:
     """Work of the same service that goes on when its parent has ended."""
     late = []
-    for node, parent in walk(case.roots):
+    for node, parent in case.nodes:
         if parent is None or node.span.service != parent.span.service or node.span.meta.get("span.kind") == "consumer":
             continue
         if node.span.end - parent.span.end >= max(_LEAST, case.trace.duration * _LEAST_SHARE):

@@ -1,6 +1,6 @@
 """Which process did what. A lane is a service in a process: one row of the flame graph each, in order of time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from asynctrace.agent.tree import Node
@@ -23,14 +23,14 @@ def walk(roots: list[Node]) -> Iterator[tuple[Node, Node | None]]:
         stack.extend((child, node) for child in reversed(node.children))
 
 
-def lanes(roots: list[Node]) -> dict[int, Lane]:
-    """The lane of each span, by span id.
+def lanes(nodes: Iterable[tuple[Node, Node | None]]) -> dict[int, Lane]:
+    """The lane of each span, by span id, of `nodes` as `walk` gives them.
 
     ddtrace says the process id on the first span of a process only, so it is handed down; not to another
     service, unless that says nothing of its own: one process may speak for several.
     """
     found: dict[int, Lane] = {}
-    for node, parent in walk(roots):
+    for node, parent in nodes:
         own = _process(node)
         above = found[parent.span.span_id] if parent is not None else None
         if not own and above is not None and (above.service == node.span.service or not _is_entry(node)):

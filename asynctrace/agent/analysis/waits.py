@@ -4,7 +4,7 @@ A figure says how long, not when; the order of things in a connection, a pool or
 with a negative offset lies before its span: the wait for a connection is over when the query begins.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from asynctrace.agent.spans import Span
@@ -40,37 +40,64 @@ class Part:
     duration: int
 
 
-def parts(node: Node, parent: Node | None) -> list[Part]:
-    """The parts of a span that are known, in the order of time."""
-    span = node.span
+def waits(nodes: Iterable[tuple[Node, Node | None]]) -> dict[int, list[Part]]:
+    """The parts of each span that has any, by its id, in the order of time.
+
+    Args:
+        nodes: every span with its parent, as `lanes.walk` gives them.
+    """
+    nodes = list(nodes)
+    acquired = _acquired(nodes)
+    found = {}
+    for node, parent in nodes:
+        of_span = list(_parts(node.span, parent, acquired))
+        if of_span:
+            found[node.span.span_id] = of_span
+    return found
+
+
+_Acquired = dict[int, list[tuple[int, int]]]  # by parent: when its children waited for a connection
+
+
+def _acquired(nodes: list[tuple[Node, Node | None]]) -> _Acquired:
+    found: _Acquired = {}
+    for node, parent in nodes:
+        if parent is not None and node.span.name.endswith(_ACQUIRE):
+            found.setdefault(parent.span.span_id, []).append((node.span.start, node.span.end))
+    return found
+
+
+def _parts(span: Span, parent: Node | None, acquired: _Acquired) -> Iterator[Part]:
     if span.name.endswith(_ACQUIRE):
-        return [Part("pool", "pool wait", 0, span.duration)]
-    if not span.metrics:
-        return list(_dwell(span, parent))
-    found = [*_before(span, parent), *_inside(span)]
-    return [part for part in found if part.duration >= _LEAST]
+        yield Part("pool", "pool wait", 0, span.duration)
+        return
+    yield from _before(span, parent, acquired)
+    if span.metrics:
+        yield from _inside(span)
 
 
-def _before(span: Span, parent: Node | None) -> Iterator[Part]:
+def _before(span: Span, parent: Node | None, acquired: _Acquired) -> Iterator[Part]:
     at = 0
     stations = []
-    for key, kind, label in _CONSUMER:
-        if (wait := _figure(span, key)) > 0:
+    for key, kind, label in _CONSUMER if span.metrics else ():
+        if (wait := _figure(span, key)) >= _LEAST:
             at -= wait
             stations.append(Part(kind, label, at, wait))
     yield from reversed(stations)
     if not stations:
         yield from _dwell(span, parent)
     wait = _figure(span, "db.pool.wait_ms")
-    if wait > 0 and not _has_span(parent, span.start - wait, span.start, lambda name: name.endswith(_ACQUIRE)):
-        yield Part("pool", "pool wait", -wait, wait)
+    if wait >= _LEAST:
+        beside = acquired.get(parent.span.span_id, ()) if parent is not None else ()
+        if not any(start < span.start and end > span.start - wait for start, end in beside):
+            yield Part("pool", "pool wait", -wait, wait)
 
 
 def _inside(span: Span) -> Iterator[Part]:
     at = 0
     for key, kind, label in _CLIENT:
         wait = min(_figure(span, key), span.duration - at)
-        if wait > 0:
+        if wait >= _LEAST:
             yield Part(kind, label, at, wait)
             at += wait
 
@@ -87,10 +114,3 @@ def _dwell(span: Span, parent: Node | None) -> Iterator[Part]:
 
 def _figure(span: Span, key: str) -> int:
     return int(span.metrics.get(key, 0) * _NS_PER_MS)
-
-
-def _has_span(parent: Node | None, start: int, end: int, wanted: Callable[[str], bool]) -> bool:
-    """Whether a sibling with such a name lies in this time: then the wait has a bar of its own."""
-    return parent is not None and any(
-        wanted(node.span.name) and node.span.start < end and node.span.end > start for node in parent.children
-    )
