@@ -1,13 +1,12 @@
 """Which process did what. A lane is a service in a process: one row of the flame graph each, in order of time."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from asynctrace.agent.tree import Node
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
+class Lane(NamedTuple):
     """A service in a process; `process` is empty when nobody said which."""
 
     service: str

@@ -27,10 +27,9 @@ const MEANINGS = [
 
 /** Only what is there to be seen. */
 export function Legend({ trace, path }) {
-  const there = new Set([...trace.partsOf.values()].flat().map((part) => part.kind));
   return html`
     <div class="legend">
-      ${MEANINGS.filter(([kind]) => there.has(kind)).map(([kind, said]) => html`<span><i class=${kind}></i>${said}</span>`)}
+      ${MEANINGS.filter(([kind]) => trace.partKinds.has(kind)).map(([kind, said]) => html`<span><i class=${kind}></i>${said}</span>`)}
       ${path && html`<span><i class="path"></i>critical path</span>`}
     </div>`;
 }

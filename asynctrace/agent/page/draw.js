@@ -18,7 +18,7 @@ const BAR = 19;
 const FONT = '11.5px system-ui, "DejaVu Sans", sans-serif';
 const LETTER = 7; // pixels, of a wide one
 const LEAST_LABEL = 30;
-const MAX_ARROWS = 400;
+const MAX_ARROWS = 60; // beyond, only those of the selected span: more than that nobody can follow
 const HATCHED = new Set(["pool", "queue", "buffer"]);
 
 export function draw(context, scene) {
@@ -251,25 +251,27 @@ function criticalPath(context, view) {
 
 /** From a parent in one lane to its child in another: calls, and messages through their queue. */
 function arrows(context, view) {
-  const { trace, layout } = view;
-  let drawn = 0;
-  for (const i of trace.crossing) {
-    if (drawn >= MAX_ARROWS) break;
+  const { trace, layout, selected } = view;
+  const few = trace.crossing.length <= MAX_ARROWS;
+  const shown = few ? trace.crossing : trace.crossing.filter((i) => i === selected || trace.parent[i] === selected);
+  for (const i of shown.slice(0, MAX_ARROWS)) {
     const parent = trace.parent[i];
     const at = drawnStart(trace, i);
-    const from = { x: view.x(Math.max(Math.min(at, trace.end[parent]), trace.start[parent])), y: view.top + layout.y[parent] + ROW - 2 };
+    const leaves = Math.max(Math.min(at, trace.end[parent]), trace.start[parent]);
+    const from = { x: view.x(leaves), y: view.top + layout.y[parent] + ROW - 2 };
     const to = { x: view.x(at), y: view.top + layout.y[i] + ROW / 2 };
-    if (Math.max(from.y, to.y) < 0 || Math.min(from.y, to.y) > view.height) continue;
-    arrow(context, from, to, trace.kindOf(i) === "consumer");
-    drawn++;
+    arrow(context, view, from, to, trace.kindOf(i) === "consumer");
   }
-  for (const [one, other] of trace.links) {
-    arrow(context, { x: view.x(trace.start[one]), y: view.top + layout.y[one] + ROW / 2 },
-      { x: view.x(trace.end[other]), y: view.top + layout.y[other] + ROW / 2 }, false);
+  for (const [one, other] of trace.links.slice(0, MAX_ARROWS)) {
+    const from = { x: view.x(trace.start[one]), y: view.top + layout.y[one] + ROW / 2 };
+    const to = { x: view.x(trace.end[other]), y: view.top + layout.y[other] + ROW / 2 };
+    arrow(context, view, from, to, false);
   }
 }
 
-function arrow(context, from, to, queue) {
+function arrow(context, view, from, to, queue) {
+  if (Math.max(from.y, to.y) < 0 || Math.min(from.y, to.y) > view.height) return;
+  if (Math.max(from.x, to.x) < 0 || Math.min(from.x, to.x) > view.width) return;
   context.strokeStyle = context.fillStyle = queue ? colors().queue : colors().muted;
   context.globalAlpha = queue ? 1 : 0.7;
   context.lineWidth = queue ? 1.8 : 1;

@@ -58,60 +58,114 @@ function pack(trace, offset) {
 }
 
 class Block {
-  // Rows from the bottom up: a parent's row is pushed on top without moving those below, at any depth.
-  starts = [];
-  ends = [];
+  // Of each row when it begins and ends: in `above`, the last first, those that parents put on top one by one;
+  // below them, in order, those that made room for siblings. So neither moves the other.
+  above = new Rows();
+  below = new Rows();
   least = Infinity; // no row ends before this
 
   get height() {
-    return this.starts.length;
+    return this.above.size + this.below.size;
+  }
+
+  start(row) {
+    const { above, below } = this;
+    return row < above.size ? above.starts[above.size - 1 - row] : below.starts[row - above.size];
+  }
+
+  end(row) {
+    const { above, below } = this;
+    return row < above.size ? above.ends[above.size - 1 - row] : below.ends[row - above.size];
   }
 
   /** Puts the parent's own row on top. */
   cap(start, end) {
-    this.starts.push(start);
-    this.ends.push(end);
+    this.above.push(start, end);
     this.least = Math.min(this.least, end);
   }
 
   /** Puts a block where it has room, and says how many rows below the top that is. */
   add(other) {
     if (!this.height) {
-      [this.starts, this.ends, this.least] = [other.starts, other.ends, other.least];
+      [this.above, this.below, this.least] = [other.above, other.below, other.least];
       return 0;
     }
     const at = this.#place(other);
-    const extra = at + other.height - this.height;
-    if (extra > 0) this.#extend(other, extra);
-    for (let row = 0; row < other.height; row++) {
-      const own = this.height - 1 - at - row;
-      const its = other.height - 1 - row;
-      this.starts[own] = Math.min(this.starts[own], other.starts[its]);
-      this.ends[own] = Math.max(this.ends[own], other.ends[its]);
-    }
+    for (let row = 0; row < other.height; row++) this.#widen(at + row, other.start(row), other.end(row));
     this.least = Math.min(this.least, other.least);
     return at;
   }
 
   #place(other) {
-    if (other.starts[other.height - 1] < this.least) return this.height;
-    for (let at = 0; at < this.height; at++) if (this.#hasRoom(other, at)) return at;
-    this.least = this.ends.reduce((least, end) => Math.min(least, end), Infinity);
-    return this.height;
+    const first = other.start(0);
+    const { height, above, below } = this;
+    if (first < this.least) return height;
+    this.least = Infinity;
+    for (let at = 0; at < height; at++) {
+      const skip = at >= above.size ? below.busy(at - above.size, first) : 0;
+      if (skip) {
+        at += skip - 1;
+        continue;
+      }
+      const end = this.end(at);
+      if (end <= first && this.#hasRoom(other, at)) {
+        this.least = -Infinity; // not all rows were looked at
+        return at;
+      }
+      if (end < this.least) this.least = end;
+    }
+    for (const end of below.leasts) if (end < this.least) this.least = end;
+    return height;
   }
 
   #hasRoom(other, at) {
     const rows = Math.min(other.height, this.height - at);
-    for (let row = 0; row < rows; row++) {
-      if (this.ends[this.height - 1 - at - row] > other.starts[other.height - 1 - row]) return false;
-    }
+    for (let row = 1; row < rows; row++) if (this.end(at + row) > other.start(row)) return false;
     return true;
   }
 
-  #extend(other, extra) {
-    const empty = new Array(extra);
-    this.starts = [...empty.fill(Infinity), ...this.starts];
-    this.ends = [...new Array(extra).fill(-Infinity), ...this.ends];
+  #widen(row, start, end) {
+    const { above, below } = this;
+    if (row < above.size) above.widen(above.size - 1 - row, start, end);
+    else if (row - above.size < below.size) below.widen(row - above.size, start, end);
+    else below.push(start, end);
+  }
+}
+
+const STRETCH = 64;
+
+class Rows {
+  starts = [];
+  ends = [];
+  leasts = []; // of each stretch of rows a time before which none of them ends: to pass over it when all are busy
+
+  get size() {
+    return this.starts.length;
+  }
+
+  push(start, end) {
+    const stretch = Math.floor(this.size / STRETCH);
+    this.leasts[stretch] = Math.min(this.leasts[stretch] ?? Infinity, end);
+    this.starts.push(start);
+    this.ends.push(end);
+  }
+
+  widen(row, start, end) {
+    if (start < this.starts[row]) this.starts[row] = start;
+    if (end > this.ends[row]) this.ends[row] = end;
+  }
+
+  /** How many rows from this one on are all busy at a time; 0 when they must be looked at one by one. */
+  busy(row, time) {
+    if (row % STRETCH) return 0;
+    const stretch = row / STRETCH;
+    if (this.leasts[stretch] <= time) {
+      let least = Infinity;
+      for (let k = row; k < Math.min(row + STRETCH, this.size); k++) least = Math.min(least, this.ends[k]);
+      this.leasts[stretch] = least;
+      if (least <= time) return 0;
+    }
+    return Math.min(STRETCH, this.size - row);
   }
 }
 

@@ -27,7 +27,9 @@ export function model(data) {
     crossing: numbers.filter((i) => parent[i] >= 0 && lane[parent[i]] !== lane[i]),
     nameOf: text("name"), serviceOf: text("service"), resourceOf: text("resource"),
     outcomeOf: text("outcome"), kindOf: text("kind"),
+    services: services(columns.service, texts),
     partsOf: group(data.parts),
+    partKinds: new Set(data.parts.map(([, kind]) => kind)),
     numberOf: new Map(columns.id.map((id, i) => [id, i])),
   };
 }
@@ -53,11 +55,8 @@ export function drawnStart(trace, i) {
 }
 
 /** The services of a trace with the number of their spans, the first to appear first. */
-export function services(trace) {
+function services(numbers, texts) {
   const counts = new Map();
-  for (let i = 0; i < trace.count; i++) {
-    const name = trace.serviceOf(i);
-    counts.set(name, (counts.get(name) || 0) + 1);
-  }
-  return [...counts];
+  for (const number of numbers) counts.set(number, (counts.get(number) || 0) + 1);
+  return [...counts].map(([number, count]) => [texts[number], count]);
 }

@@ -10,7 +10,7 @@ import { clock, duration, plural } from "./format.js";
 import { useKeys } from "./keys.js";
 import { flame } from "./layout_flame.js";
 import { waterfall } from "./layout_rows.js";
-import { model, services } from "./model.js";
+import { model } from "./model.js";
 import { edgeColor } from "./theme.js";
 import { Welcome } from "./welcome.js";
 
@@ -131,7 +131,7 @@ function Title({ trace, analysis, say }) {
     <div class="title-line">
       <h1>${trace.resource || trace.name || "trace"} <span class="muted">${facts.join(" · ")}</span></h1>
       <div class="sub">
-        ${services(trace).map(([name, count]) => html`<span class="service"><i style=${{ background: edgeColor(name) }}></i>${name} ${count}</span>`)}
+        ${trace.services.map(([name, count]) => html`<span class="service"><i style=${{ background: edgeColor(name) }}></i>${name} ${count}</span>`)}
         <span class="muted">${clock(trace.began)}</span>
         <span class="muted id" title="trace id">${trace.trace_id}</span>
         <button class="link" onClick=${copy} title="copy the link (y)">copy link</button>
