@@ -132,7 +132,7 @@ def _span(sent: Sent) -> Span:
     return checked(
         Span(
             trace_id & LOW_64, int(data["spanId"], 16), int(data.get("parentSpanId") or "0", 16), name,
-            str(resource.get("service.name") or "unknown_service"),
+            str(found.get("service.name") or resource.get("service.name") or "unknown_service"),
             str(found.get("resource.name") or data.get("name") or ""), span_type, start,
             int(data.get("endTimeUnixNano") or 0) - start, int(failed), meta, metrics,
             tuple(_link(one) for one in data.get("links") or ()),

@@ -5,12 +5,11 @@ empty body as an error: so traces are always answered with 200 and JSON, and wha
 """
 
 import json
-import socket
 from typing import Any
 
 from aiohttp import web
 
-from asynctrace.agent.address import is_stranger
+from asynctrace.agent.address import is_strange_page
 from asynctrace.agent.forward import Forwarder
 from asynctrace.agent.intake import OTLP, Intake, Payload
 from asynctrace.agent.store import MIB, Counters
@@ -31,7 +30,7 @@ class Tracers:
         counters: what happened to them.
         version: asynctrace's, for `/info`.
         api: the path of the read API, for `/info`.
-        loopback_only: answer to the names of this machine only, see `asynctrace.agent.address`.
+        loopback_only: take nothing from pages of other names, see `asynctrace.agent.address`.
         forwarder: what else gets the bodies.
     """
 
@@ -106,7 +105,6 @@ class Tracers:
     async def _take(self, request: web.Request, version: str) -> bytes | None:
         """Hands a body of traces on to be decoded; None when there is nothing to be handed on."""
         if self._is_stranger(request):
-            # A tracer that knows us by another name must not be troubled; a page must not write here.
             self._counters.add(payloads=1, dropped_payloads=1)
             return None
         body = await self._read(request)
@@ -139,12 +137,7 @@ class Tracers:
         return b"".join(parts)
 
     def _is_stranger(self, request: web.Request) -> bool:
-        """No page can write to a unix socket, and a tracer puts its path where a host would be."""
-        transport = request.transport
-        local = transport.get_extra_info("socket") if transport is not None else None
-        if local is not None and local.family == getattr(socket, "AF_UNIX", None):
-            return False
-        return is_stranger(request.headers, loopback_only=self._loopback_only)
+        return is_strange_page(request.headers, loopback_only=self._loopback_only)
 
 
 def _app_started(body: bytes) -> dict[str, Any] | None:
