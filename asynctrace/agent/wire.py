@@ -7,7 +7,7 @@ of them.
 import json
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -44,21 +44,24 @@ class WireSpan(msgspec.Struct):
     span_events: list[Any] | None = None
 
 
-class IndexedSpan(msgspec.Struct, array_like=True):
-    """A span of v0.5; the integers that stand for strings are indexes into the table."""
+Index = Annotated[int, msgspec.Meta(ge=0)]  # into the table; Python would count a negative one from its end
 
-    service: int
-    name: int
-    resource: int
+
+class IndexedSpan(msgspec.Struct, array_like=True):
+    """A span of v0.5; an `Index` stands for a string."""
+
+    service: Index
+    name: Index
+    resource: Index
     trace_id: int
     span_id: int
     parent_id: int
     start: int
     duration: int
     error: int
-    meta: dict[int, int]
-    metrics: dict[int, float]
-    type: int
+    meta: dict[Index, Index]
+    metrics: dict[Index, float]
+    type: Index
 
 
 def from_wire(wire: WireSpan) -> Span:
@@ -81,13 +84,12 @@ def from_wire(wire: WireSpan) -> Span:
 
 def from_indexes(wire: IndexedSpan, table: list[str]) -> Span:
     """Raises IndexError for an index that is not in the table."""
-    text = _lookup(table)
     return checked(
         Span(
-            wire.trace_id, wire.span_id, wire.parent_id, text(wire.name), text(wire.service),
-            text(wire.resource), text(wire.type), wire.start, wire.duration, wire.error,
-            {text(key): text(value) for key, value in wire.meta.items()},
-            {text(key): value for key, value in wire.metrics.items()},
+            wire.trace_id, wire.span_id, wire.parent_id, table[wire.name], table[wire.service],
+            table[wire.resource], table[wire.type], wire.start, wire.duration, wire.error,
+            {table[key]: table[value] for key, value in wire.meta.items()},
+            {table[key]: value for key, value in wire.metrics.items()},
         )
     )  # fmt: skip
 
