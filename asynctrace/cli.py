@@ -105,7 +105,11 @@ def _add_view(add: Callable[..., argparse.ArgumentParser]) -> None:
     view.add_argument("--forward", metavar="URL", help="a real agent that gets everything as well")
     view.add_argument("--db", metavar="FILE", help="keep traces in this file; default: in memory")
     view.add_argument(
-        "--max-size", type=_positive, default=64, metavar="MB", help="of the traces kept, default: %(default)s"
+        "--max-size",
+        type=_positive,
+        default=64,
+        metavar="MB",
+        help="of the traces kept, default: %(default)s",
     )
     view.add_argument("--tail", action="store_true", help="print a line for each trace")
     view.add_argument("--no-browser", action="store_true", help="open no browser")

@@ -1,4 +1,4 @@
-"""Environments beside `.venv`, for what must not be installed with the suite: made once, kept in the repository's folder."""
+"""Environments beside `.venv`, for what must not be installed with the suite: made once, then kept."""
 
 from __future__ import annotations
 

@@ -274,7 +274,17 @@ def test_the_environment_of_a_command() -> None:
 def test_view_lists_traces_and_ends_cleanly(tmp_path: Path, number: int) -> None:
     """`view` says where it listens, lists a trace when it is complete, and ends with 0."""
     port_file = tmp_path / "port"
-    command = [sys.executable, "-m", "asynctrace", "view", "--tail", "--port", "0", "--port-file", str(port_file)]
+    command = [
+        sys.executable,
+        "-m",
+        "asynctrace",
+        "view",
+        "--tail",
+        "--port",
+        "0",
+        "--port-file",
+        str(port_file),
+    ]
     with subprocess.Popen(
         command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
     ) as process:
@@ -298,5 +308,6 @@ def test_view_says_who_has_the_port(agent: AgentThread) -> None:
     done = asynctrace("view", "--port", str(agent.port))
     assert done.returncode == 1
     assert re.search(
-        rf"port {agent.port} is taken by asynctrace \S+( \(.+, pid \d+\))? \(--port 0 takes a free one\)", done.stderr
+        rf"port {agent.port} is taken by asynctrace \S+( \(.+, pid \d+\))? \(--port 0 takes a free one\)",
+        done.stderr,
     )

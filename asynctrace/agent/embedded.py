@@ -23,10 +23,10 @@ from aiohttp import web
 from asynctrace.agent.address import is_loopback
 from asynctrace.agent.forward import Forwarder
 from asynctrace.agent.intake import Intake
+from asynctrace.agent.ports import clear_socket
 from asynctrace.agent.readers import API, Readers
 from asynctrace.agent.server import Handler, build_app
 from asynctrace.agent.spans import Trace
-from asynctrace.agent.ports import clear_socket
 from asynctrace.agent.store import DEFAULT_MAX_BYTES, TraceStore
 from asynctrace.agent.tracers import Tracers
 from asynctrace.agent.version import asynctrace_version

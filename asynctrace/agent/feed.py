@@ -1,7 +1,7 @@
 """The list of traces, filtered, once or live: a page that watches hears of what changed, a few times a second.
 
-    event: list      the newest traces that pass the filter, and the counters
-    event: changed   traces that are new or have grown, ids of those that pass no more, and the counters
+event: list      the newest traces that pass the filter, and the counters
+event: changed   traces that are new or have grown, ids of those that pass no more, and the counters
 """
 
 import asyncio

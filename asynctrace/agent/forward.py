@@ -17,7 +17,14 @@ PATIENCE = 1.0  # seconds that a tracer is kept waiting for the other agent
 _GIVE_UP = 10.0
 _MAX_HELD = 64 * MIB  # bytes on their way
 MARK = "X-Asynctrace-Forwarded"  # so that two agents that name each other do not play ball
-_NOT_FORWARDED = {"host", "connection", "keep-alive", "content-length", "content-encoding", "transfer-encoding"}
+_NOT_FORWARDED = {
+    "host",
+    "connection",
+    "keep-alive",
+    "content-length",
+    "content-encoding",
+    "transfer-encoding",
+}
 _OK = 200
 
 
@@ -36,7 +43,9 @@ def check_url(url: str) -> str:
         valid = False
     if not valid:
         raise AgentError(
-            f"{url} is no agent's address", "http://host:8126 or unix:///var/run/datadog/apm.socket", usage=True
+            f"{url} is no agent's address",
+            "http://host:8126 or unix:///var/run/datadog/apm.socket",
+            usage=True,
         )
     return url.rstrip("/")
 
@@ -76,7 +85,7 @@ class Forwarder:
 
     async def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes | None:
         """The other agent's answer, JSON of a success; None when there is none within a second."""
-        if MARK in headers or self._session is None:
+        if MARK in headers:
             return None
         if self._held + len(body) > _MAX_HELD:
             self._counters.add(failed_forwards=1)
@@ -89,9 +98,10 @@ class Forwarder:
 
     async def _post(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes | None:
         sent = {key: value for key, value in headers.items() if key.lower() not in _NOT_FORWARDED}
+        assert self._session is not None, "start() comes first"
         self._held += len(body)
         try:
-            async with self._session.request(  # type: ignore[union-attr]  (send checked it)
+            async with self._session.request(
                 method, self._base + path, data=body, headers={**sent, MARK: "1"}, allow_redirects=False
             ) as reply:
                 answer = await reply.content.read(MIB)

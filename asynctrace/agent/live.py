@@ -103,7 +103,9 @@ def view(options: ViewOptions) -> int:
     Raises:
         AgentError: a port is taken, the address is not one of this machine, or a file cannot be used.
     """
-    gc.set_threshold(100_000, 20, 50)  # a trace is 100,000 objects of the same age: to look through them often is for nothing
+    gc.set_threshold(
+        100_000, 20, 50
+    )  # a trace is 100,000 objects of the same age: to look through them often is for nothing
     try:
         return asyncio.run(_view(options))
     except KeyboardInterrupt:  # where the loop knows no signal handlers
@@ -156,9 +158,7 @@ async def _listen(options: ViewOptions) -> Agent:
 
 
 def _agent(options: ViewOptions, port: int) -> Agent:
-    return Agent(
-        options.host, port, max_bytes=options.max_size * MIB, db=options.db, forward=options.forward
-    )
+    return Agent(options.host, port, max_bytes=options.max_size * MIB, db=options.db, forward=options.forward)
 
 
 async def _listen_also(agent: Agent, options: ViewOptions) -> str:
@@ -177,8 +177,13 @@ async def _listen_also(agent: Agent, options: ViewOptions) -> str:
         port = await agent.listen_also(DEFAULT_OTLP_PORT if wanted is None else wanted)
     except OSError as error:
         if wanted is not None:
-            raise AgentError(f"cannot listen on port {wanted}: {error.strerror or error}", "see --otlp-port") from None
-        print(f"asynctrace: port {DEFAULT_OTLP_PORT} is taken; OpenTelemetry's spans go to {agent.url}", file=sys.stderr)
+            raise AgentError(
+                f"cannot listen on port {wanted}: {error.strerror or error}", "see --otlp-port"
+            ) from None
+        print(
+            f"asynctrace: port {DEFAULT_OTLP_PORT} is taken; OpenTelemetry's spans go to {agent.url}",
+            file=sys.stderr,
+        )
         return agent.url
     return agent.url.removesuffix(str(agent.port)) + str(port)
 
@@ -200,7 +205,9 @@ def _has_display() -> bool:
     """Whether a browser would open in a window, and somebody is there to see it."""
     if not sys.stdout.isatty():
         return False
-    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return sys.platform in ("darwin", "win32") or bool(
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
 
 
 def _write_port(path: Path, port: int) -> None:

@@ -53,7 +53,9 @@ _SPAN: Message = {
 }
 _RESOURCE: Message = {1: _ATTRIBUTES}
 
-Sent = tuple[dict[str, Any], dict[str, Any] | memoryview]  # the attributes of its resource, and a span in either encoding
+Sent = tuple[
+    dict[str, Any], dict[str, Any] | memoryview
+]  # the attributes of its resource, and a span in either encoding
 
 _REFUSED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
@@ -163,7 +165,9 @@ def _operation(found: dict[str, Any], kind: str, name: str) -> tuple[str, str]:
 
 def _error(status: dict[str, Any], events: list[dict[str, Any]]) -> dict[str, str]:
     """What went wrong in Datadog's tags: from the last exception that was recorded, or what the status says."""
-    raised = next((one["attributes"] for one in reversed(events) if one["name"] == "exception"), {})
+    raised: dict[str, Any] = next(
+        (one["attributes"] for one in reversed(events) if one["name"] == "exception"), {}
+    )
     told = {
         "error.type": raised.get("exception.type"),
         "error.message": raised.get("exception.message") or status.get("message"),

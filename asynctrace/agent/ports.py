@@ -1,7 +1,6 @@
 """Who has a port, and sockets that were left behind: what is needed to say why listening failed."""
 
 import errno
-import os
 import socket
 import stat
 from contextlib import suppress
@@ -13,7 +12,7 @@ _LISTEN = "0A"  # in /proc/net/tcp, https://www.kernel.org/doc/html/latest/netwo
 
 
 def who_holds(url: str, port: int) -> str:
-    """What answers at an address, in a few words, with its process where that can be seen (on Linux, the user's own)."""
+    """What answers at an address, in a few words, and its process where that can be seen (Linux, the user's own)."""
     process = _process_at(port)
     answer = identify(url)
     return f"{answer} ({process})" if process else answer
@@ -49,7 +48,7 @@ def _process_at(port: int) -> str:
     wanted = {f"socket:[{inode}]" for inode in inodes}
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if any(os.readlink(link) in wanted for link in (process / "fd").iterdir()):
+            if any(str(link.readlink()) in wanted for link in (process / "fd").iterdir()):
                 return f"{(process / 'comm').read_text().strip()}, pid {process.name}"
     return ""
 

@@ -14,13 +14,22 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
-from typing import Any
 
 from asynctrace.agent.spans import Span, Summary
 
-_TERM = re.compile(r'\s*(?P<no>-)?(?:(?P<key>@?[^\s:"]+):)?(?:"(?P<quoted>[^"]*)"|(?P<plain>[^\s"]*))(?=\s|$)')
+_TERM = re.compile(
+    r'\s*(?P<no>-)?(?:(?P<key>@?[^\s:"]+):)?(?:"(?P<quoted>[^"]*)"|(?P<plain>[^\s"]*))(?=\s|$)'
+)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)?", re.IGNORECASE)
-_NANOSECONDS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_NANOSECONDS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">=": lambda a, b: a >= b,
     "<=": lambda a, b: a <= b,
@@ -88,7 +97,9 @@ def parse(text: str) -> Query:
         at = term.end()
         key, value = (term["key"] or "").lower(), term["quoted"] if term["plain"] is None else term["plain"]
         if not value:
-            raise QueryError(f"{term['key']}: of what?" if key else "a - before nothing" if term["no"] else '""')
+            raise QueryError(
+                f"{term['key']}: of what?" if key else "a - before nothing" if term["no"] else '""'
+            )
         _add(query, key if key[:1] != "@" else term["key"], value, no=bool(term["no"]))
     return query
 
@@ -132,7 +143,9 @@ def _numbers(value: str, read: Callable[[str], float]) -> Callable[[float], bool
         low, _, high = value.partition("..")
         least, most = read(low), read(high)
         return lambda number: least <= number <= most
-    sign = re.match(r"[<>]?=?", value)[0]  # type: ignore[index]  (it matches everything)
+    sign = value[: len(value) - len(value.lstrip("<>="))]
+    if sign not in (*_COMPARE, "="):
+        raise QueryError(f"{sign} compares nothing: >, >=, <, <=")
     compare, bound = _COMPARE["" if sign == "=" else sign], read(value[len(sign) :])
     return lambda number: compare(number, bound)
 
@@ -192,8 +205,9 @@ def _error(value: str) -> SpanTest:
     if value.lower() in _FALSE:
         return lambda span: not span.error
     test = _texts(value)  # its type or message
-    return lambda span: bool(span.error) and (
-        test(span.meta.get("error.type", "")) or test(span.meta.get("error.message", ""))
+    return lambda span: (
+        bool(span.error)
+        and (test(span.meta.get("error.type", "")) or test(span.meta.get("error.message", "")))
     )
 
 
@@ -229,10 +243,9 @@ def _wait(keys: Iterable[str], value: str) -> SpanTest:
 
 
 def _tag_text(span: Span, key: str) -> str | None:
-    found: Any = span.meta.get(key)
-    if found is None and key in span.metrics:
-        found = f"{span.metrics[key]:.15g}"
-    return found
+    if key in span.metrics:
+        return f"{span.metrics[key]:.15g}"
+    return span.meta.get(key)
 
 
 def _tag_number(span: Span, key: str) -> float | None:

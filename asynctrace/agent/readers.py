@@ -34,6 +34,7 @@ from asynctrace.agent.wire import checked
 API = "/asynctrace/v1"
 MAX_IMPORT = 256 * MIB
 _KEPT_VIEWS = 3
+_NOT_FOUND, _CONFLICT = 404, 409
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -46,7 +47,9 @@ class Readers:
         loopback_only: answer to the names of this machine only, see `asynctrace.agent.address`.
     """
 
-    def __init__(self, store: TraceStore, telemetry: Callable[[], dict[str, Any]], *, loopback_only: bool) -> None:
+    def __init__(
+        self, store: TraceStore, telemetry: Callable[[], dict[str, Any]], *, loopback_only: bool
+    ) -> None:
         self._store = store
         self._telemetry = telemetry
         self._loopback_only = loopback_only
@@ -80,7 +83,8 @@ class Readers:
             try:
                 return await handler(request)
             except TraceNotFoundError as error:
-                return _error(str(error), 409 if error.candidates else 404, candidates=error.candidates[:10])
+                status = _CONFLICT if error.candidates else _NOT_FOUND
+                return _error(str(error), status, candidates=error.candidates[:10])
             except (QueryError, ValueError) as error:
                 return _error(str(error), 400)
 
@@ -185,7 +189,7 @@ class Readers:
 
     async def unknown(self, request: web.Request) -> web.Response:
         """Whatever else is asked below our own paths: no tracer asks there."""
-        return _error(f"there is no {request.method} {request.path}", 404)
+        return _error(f"there is no {request.method} {request.path}", _NOT_FOUND)
 
     def _find(self, request: web.Request) -> Trace:
         return self._store.find(request.match_info["id"])
@@ -220,7 +224,7 @@ def _chunk(trace: Trace) -> Chunk:
 
 
 def _error(text: str, status: int, **more: Any) -> web.Response:
-    return web.json_response({"error": text, **({"candidates": []} if status == 404 else {}), **more}, status=status)  # noqa: PLR2004  (HTTP's)
+    return web.json_response({"error": text, **more}, status=status)
 
 
 async def _answer(build: Callable[[], Any]) -> web.Response:

@@ -1,8 +1,8 @@
 """The HTTP face of the agent, put together: the page, the read API, and what tracers call.
 
-    /                       the page, with its files below /asynctrace/page
-    /asynctrace/v1/...      the read API: see `readers`
-    anything else           tracers: see `tracers`
+/                       the page, with its files below /asynctrace/page
+/asynctrace/v1/...      the read API: see `readers`
+anything else           tracers: see `tracers`
 """
 
 import logging
@@ -52,7 +52,9 @@ async def _protect(request: web.Request, response: web.StreamResponse) -> None:
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
     if request.path.startswith(PAGE) and request.path.endswith(".js"):
-        response.content_type = "text/javascript"  # whatever the system's table says: browsers are strict with modules
+        response.content_type = (
+            "text/javascript"  # whatever the system's table says: browsers are strict with modules
+        )
 
 
 @web.middleware

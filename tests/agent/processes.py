@@ -12,7 +12,6 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from tests.agent.payloads import v04
 
@@ -73,7 +72,9 @@ class View:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             began = time.perf_counter()
-            connection.request("POST", f"/{version}/traces", body, {"Content-Type": "application/msgpack", **headers})
+            connection.request(
+                "POST", f"/{version}/traces", body, {"Content-Type": "application/msgpack", **headers}
+            )
             reply = connection.getresponse()
             assert (reply.status, json.load(reply)) == (200, {"rate_by_service": {"service:,env:": 1}})
             return time.perf_counter() - began
@@ -88,7 +89,19 @@ class View:
 
 
 def _row(span: Span, trace_id: int) -> dict[str, Any]:
-    names = ("span_id", "parent_id", "name", "service", "resource", "type", "start", "duration", "error", "meta", "metrics")
+    names = (
+        "span_id",
+        "parent_id",
+        "name",
+        "service",
+        "resource",
+        "type",
+        "start",
+        "duration",
+        "error",
+        "meta",
+        "metrics",
+    )
     return {"trace_id": trace_id, **{name: getattr(span, name) for name in names}}
 
 
@@ -97,7 +110,18 @@ def viewing(*options: str) -> Iterator[View]:
     """`asynctrace view` on a free port, until the block ends; it must end well."""
     with tempfile.TemporaryDirectory() as folder:
         port_file = Path(folder) / "port"
-        command = [sys.executable, "-m", "asynctrace", "view", "--no-browser", "--port", "0", "--port-file", str(port_file), *options]
+        command = [
+            sys.executable,
+            "-m",
+            "asynctrace",
+            "view",
+            "--no-browser",
+            "--port",
+            "0",
+            "--port-file",
+            str(port_file),
+            *options,
+        ]
         began = time.perf_counter()
         with subprocess.Popen(
             command, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -118,7 +142,12 @@ def viewing(*options: str) -> Iterator[View]:
 def run(command: Iterable[str], **environment: str) -> subprocess.CompletedProcess[str]:
     """A program that is expected to end well."""
     done = subprocess.run(
-        list(command), env=clean_environment(**environment), capture_output=True, text=True, check=False, timeout=60
+        list(command),
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     return done

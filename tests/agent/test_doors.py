@@ -44,7 +44,7 @@ async def test_a_unix_socket_takes_traces(tmp_path: Path) -> None:
             headers = {"Host": "2f746d702f61706d"}
             async with session.put("http://any/v0.4/traces", data=v04([wire(1)]), headers=headers) as reply:
                 assert await reply.json() == ACCEPTED
-        assert await agent.wait_for(lambda trace: len(trace.spans) == 1, timeout=5)
+        await agent.wait_for(lambda trace: len(trace.spans) == 1, timeout=5)
     assert not path.exists()
 
 
@@ -117,10 +117,17 @@ async def upstream(path: Path | None = None) -> AsyncIterator[tuple[Upstream, st
 
 @pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
 async def test_everything_is_passed_on(tmp_path: Path, unix: bool) -> None:
-    """Bodies and headers arrive unchanged at the other agent, whose answer is the tracer's; the traces are here as well."""
+    """Bodies and headers arrive unchanged at the other agent, whose answer is the tracer's; the traces are here."""
     body = v04([wire(1)])
-    async with upstream(tmp_path / "up.socket" if unix else None) as (other, url), Agent(forward=url) as agent:
-        sent = {"Datadog-Meta-Lang": "python", "X-Datadog-Trace-Count": "1", "Content-Type": "application/msgpack"}
+    async with (
+        upstream(tmp_path / "up.socket" if unix else None) as (other, url),
+        Agent(forward=url) as agent,
+    ):
+        sent = {
+            "Datadog-Meta-Lang": "python",
+            "X-Datadog-Trace-Count": "1",
+            "Content-Type": "application/msgpack",
+        }
         assert await send(agent.url, body, headers=sent) == RATES
         other.answer = {}
         await send(agent.url, b"stats", path="/v0.6/stats?a=b")
@@ -162,7 +169,9 @@ async def test_two_agents_do_not_play_ball() -> None:
         assert other.taken == []
 
 
-@pytest.mark.parametrize("url", ["agent:8126", "ftp://agent", "http://", "unix://", "http://a:b", "http://a:99999999"])
+@pytest.mark.parametrize(
+    "url", ["agent:8126", "ftp://agent", "http://", "unix://", "http://a:b", "http://a:99999999"]
+)
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     """Before anything is sent there."""
     with pytest.raises(AgentError, match="no agent's address"):
@@ -206,9 +215,14 @@ def test_another_program_s_file_is_left_alone(tmp_path: Path) -> None:
     """A database of something else, a file that is none, and one that is in use are refused with a hint."""
     path = tmp_path / "other.db"
     subprocess.run(
-        [sys.executable, "-c", "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('CREATE TABLE t (x)')", path],
+        [
+            sys.executable,
+            "-c",
+            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('CREATE TABLE t (x)')",
+            path,
+        ],
         check=True,
-    )  # fmt: skip
+    )
     with pytest.raises(AgentError, match="of something else"):
         TraceStore(path=path)
     (tmp_path / "text").write_text("no database, though long enough to be looked at" * 50)

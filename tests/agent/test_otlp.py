@@ -19,9 +19,22 @@ from tests.agent.payloads import HIGH, LOW, MS, START, TRACE_ID
 
 # The fields that are written below, by their numbers in trace.proto; those of each message in a dictionary.
 _NUMBERS = {
-    "resourceSpans": 1, "resource": 1, "scopeSpans": 2, "spans": 2, "traceId": 1, "spanId": 2, "parentSpanId": 4, "name": 5,
-    "kind": 6, "startTimeUnixNano": 7, "endTimeUnixNano": 8, "attributes": 9, "events": 11, "links": 13, "status": 15,
-}  # fmt: skip
+    "resourceSpans": 1,
+    "resource": 1,
+    "scopeSpans": 2,
+    "spans": 2,
+    "traceId": 1,
+    "spanId": 2,
+    "parentSpanId": 4,
+    "name": 5,
+    "kind": 6,
+    "startTimeUnixNano": 7,
+    "endTimeUnixNano": 8,
+    "attributes": 9,
+    "events": 11,
+    "links": 13,
+    "status": 15,
+}
 
 
 def text(value: str) -> dict[str, Any]:
@@ -35,7 +48,11 @@ def attributes(**values: Any) -> list[dict[str, Any]]:
 def request(*spans: dict[str, Any], **resource: Any) -> dict[str, Any]:
     """An ExportTraceServiceRequest as its JSON."""
     service = {"service__name": text("checkout"), **resource}
-    return {"resourceSpans": [{"resource": {"attributes": attributes(**service)}, "scopeSpans": [{"spans": list(spans)}]}]}
+    return {
+        "resourceSpans": [
+            {"resource": {"attributes": attributes(**service)}, "scopeSpans": [{"spans": list(spans)}]}
+        ]
+    }
 
 
 def span(number: int, parent: int = 0, **fields: Any) -> dict[str, Any]:
@@ -75,12 +92,16 @@ def any_value(value: dict[str, Any]) -> bytes:
 
 
 def key_values(number: int, pairs: list[dict[str, Any]]) -> bytes:
-    return b"".join(piece(number, piece(1, pair["key"].encode()) + piece(2, any_value(pair["value"]))) for pair in pairs)
+    return b"".join(
+        piece(number, piece(1, pair["key"].encode()) + piece(2, any_value(pair["value"]))) for pair in pairs
+    )
 
 
 def span_bytes(data: dict[str, Any]) -> bytes:
     found = b"".join(
-        piece(_NUMBERS[key], bytes.fromhex(data[key])) for key in ("traceId", "spanId", "parentSpanId") if data[key]
+        piece(_NUMBERS[key], bytes.fromhex(data[key]))
+        for key in ("traceId", "spanId", "parentSpanId")
+        if data[key]
     )
     found += piece(5, data["name"].encode()) + varint(6 << 3) + varint(data["kind"])
     for key in ("startTimeUnixNano", "endTimeUnixNano"):
@@ -93,7 +114,9 @@ def span_bytes(data: dict[str, Any]) -> bytes:
         ids = piece(1, bytes.fromhex(link["traceId"])) + piece(2, bytes.fromhex(link["spanId"]))
         found += piece(13, ids + key_values(4, link["attributes"]))
     if "status" in data:
-        found += piece(15, piece(2, data["status"]["message"].encode()) + varint(3 << 3) + varint(data["status"]["code"]))
+        found += piece(
+            15, piece(2, data["status"]["message"].encode()) + varint(3 << 3) + varint(data["status"]["code"])
+        )
     return found
 
 
@@ -101,7 +124,11 @@ def protobuf(data: dict[str, Any]) -> bytes:
     """The same request in the other encoding."""
     (group,) = data["resourceSpans"]
     scope = b"".join(piece(2, span_bytes(one)) for one in group["scopeSpans"][0]["spans"])
-    return piece(1, piece(1, key_values(1, group["resource"]["attributes"])) + piece(2, piece(1, piece(1, b"lib")) + scope))
+    return piece(
+        1,
+        piece(1, key_values(1, group["resource"]["attributes"]))
+        + piece(2, piece(1, piece(1, b"lib")) + scope),
+    )
 
 
 def read(data: dict[str, Any], encoding: str) -> Chunk:
@@ -119,33 +146,63 @@ both = pytest.mark.parametrize("encoding", ["json", "protobuf"])
 def test_a_span_says_the_same_in_both_encodings(encoding: str) -> None:
     """Ids of 128 bits, times, service, tags by their type, links and events arrive."""
     sent = span(
-        5, 4, kind=3, name="GET", attributes=attributes(
-            http__request__method=text("GET"), retries={"intValue": "-2"}, ratio={"doubleValue": 0.5}, cached={"boolValue": True},
+        5,
+        4,
+        kind=3,
+        name="GET",
+        attributes=attributes(
+            http__request__method=text("GET"),
+            retries={"intValue": "-2"},
+            ratio={"doubleValue": 0.5},
+            cached={"boolValue": True},
             hosts={"arrayValue": {"values": [text("a"), text("b")]}},
         ),
-        events=[{"timeUnixNano": str(START + MS), "name": "retry", "attributes": attributes(n={"intValue": "1"})}],
+        events=[
+            {"timeUnixNano": str(START + MS), "name": "retry", "attributes": attributes(n={"intValue": "1"})}
+        ],
         links=[{"traceId": f"{7:032x}", "spanId": f"{8:016x}", "attributes": attributes(why=text("batch"))}],
-    )  # fmt: skip
+    )
     chunk = read(request(sent, process__pid={"intValue": "77"}), encoding)
     assert (chunk.low, chunk.high) == (LOW, HIGH)
     (found,) = chunk.spans
     assert (found.span_id, found.parent_id, found.start, found.duration) == (5, 4, START, 5 * MS)
-    assert (found.service, found.name, found.resource, found.type) == ("checkout", "http.client.request", "GET", "http")
+    assert (found.service, found.name, found.resource, found.type) == (
+        "checkout",
+        "http.client.request",
+        "GET",
+        "http",
+    )
     assert found.metrics == {"process_id": 77.0, "retries": -2.0, "ratio": 0.5}
-    assert (found.meta["cached"], found.meta["hosts"], found.meta["span.kind"]) == ("true", '["a", "b"]', "client")
-    assert json.loads(found.meta["events"]) == [{"name": "retry", "time_unix_nano": START + MS, "attributes": {"n": 1}}]
+    assert (found.meta["cached"], found.meta["hosts"], found.meta["span.kind"]) == (
+        "true",
+        '["a", "b"]',
+        "client",
+    )
+    assert json.loads(found.meta["events"]) == [
+        {"name": "retry", "time_unix_nano": START + MS, "attributes": {"n": 1}}
+    ]
     assert found.links == (Link(7, 8, {"why": "batch"}),)
 
 
 @both
 def test_an_error_has_its_type_message_and_stack(encoding: str) -> None:
     """The exception that was recorded says more than the status; without one the status says it."""
-    raised = attributes(exception__type=text("ValueError"), exception__message=text("no"), exception__stacktrace=text("File x"))
+    raised = attributes(
+        exception__type=text("ValueError"),
+        exception__message=text("no"),
+        exception__stacktrace=text("File x"),
+    )
     status = {"code": 2, "message": "failed"}
     event = {"timeUnixNano": "1", "name": "exception", "attributes": raised}
-    (found, plain) = read(request(span(1, status=status, events=[event]), span(2, status=status)), encoding).spans
+    (found, plain) = read(
+        request(span(1, status=status, events=[event]), span(2, status=status)), encoding
+    ).spans
     assert found.error == plain.error == 1
-    assert (found.meta["error.type"], found.meta["error.message"], found.meta["error.stack"]) == ("ValueError", "no", "File x")
+    assert (found.meta["error.type"], found.meta["error.message"], found.meta["error.stack"]) == (
+        "ValueError",
+        "no",
+        "File x",
+    )
     assert plain.meta["error.message"] == "failed"
 
 
@@ -169,15 +226,26 @@ def test_operations_have_datadog_s_names(kind: int, tags: dict[str, Any], expect
 def test_a_bad_span_costs_nobody_else() -> None:
     """Without an id a span is counted, the others are kept."""
     good, bad = span(1), {**span(2), "spanId": ""}
-    for body, is_json in ((json.dumps(request(good, bad)).encode(), True), (protobuf(request(good, bad)), False)):
+    for body, is_json in (
+        (json.dumps(request(good, bad)).encode(), True),
+        (protobuf(request(good, bad)), False),
+    ):
         (decoded,) = otlp.decode(body, is_json=is_json)
         assert (len(decoded.chunks[0].spans), decoded.bad_spans) == (1, 1)
 
 
 @pytest.mark.parametrize(
-    "body", [b"\x0a\xff\xff\xff\xff\x0f", b"\x0a", b"\xff" * 20, b"\x0b", piece(1, b"\x00" * 3 + b"\x07"), b"\x0a\x00" * 300_000],
+    "body",
+    [
+        b"\x0a\xff\xff\xff\xff\x0f",
+        b"\x0a",
+        b"\xff" * 20,
+        b"\x0b",
+        piece(1, b"\x00" * 3 + b"\x07"),
+        b"\x0a\x00" * 300_000,
+    ],
     ids=["huge length", "cut", "endless number", "group", "odd", "empty parts"],
-)  # fmt: skip
+)
 def test_attacks_are_refused_or_empty(body: bytes) -> None:
     """A body that promises more than it has, or is nothing but headers, is refused, or gives nothing, at once."""
     try:
@@ -201,11 +269,15 @@ def test_values_in_values_are_bounded() -> None:
 def test_no_bytes_stop_the_decoder(data: st.DataObject) -> None:
     """Whatever comes, the next body is decoded, and what is kept can be told as JSON."""
     is_json = data.draw(st.booleans())
-    sent = request(span(1, attributes=attributes(a=text("b"))), span(2, 1, status={"code": 2, "message": "x"}))
+    sent = request(
+        span(1, attributes=attributes(a=text("b"))), span(2, 1, status={"code": 2, "message": "x"})
+    )
     good = bytearray(json.dumps(sent).encode() if is_json else protobuf(sent))
     for _ in range(data.draw(st.integers(0, 6))):
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
-    body = data.draw(st.sampled_from([bytes(good), bytes(good[: data.draw(st.integers(0, len(good)))])]) | st.binary())
+    body = data.draw(
+        st.sampled_from([bytes(good), bytes(good[: data.draw(st.integers(0, len(good)))])]) | st.binary()
+    )
     store = TraceStore()
     intake = Intake(store)
     intake._decode(Payload(OTLP, body, is_json=is_json))
@@ -226,7 +298,9 @@ async def test_it_comes_by_http_and_joins_datadog_s_spans(encoding: str, packed:
         other = await agent.listen_also(0)
         for port in (agent.port, other):
             url = f"http://127.0.0.1:{port}/v1/traces"
-            async with session.post(url, data=gzip.compress(body) if packed else body, headers=headers) as reply:
+            async with session.post(
+                url, data=gzip.compress(body) if packed else body, headers=headers
+            ) as reply:
                 assert (reply.status, reply.content_type) == (200, kind)
                 assert await reply.read() == (b"{}" if encoding == "json" else b"")
         trace = await agent.wait_for(lambda trace: trace.trace_id == TRACE_ID, timeout=5)

@@ -8,11 +8,37 @@ from asynctrace.agent.spans import Span, Trace
 from tests.agent.payloads import TRACE_ID, span
 
 SPANS = [
-    span(1, name="web.request", resource="GET /cart/{id}", type="web", ms=120, meta={"http.status_code": "503"}, error=1),
-    span(2, 1, name="postgres.query", resource="SELECT price", type="sql", at=5, ms=30, metrics={"db.pool.wait_ms": 12.5, "rows": 3.0}),
-    span(3, 1, name="amqp.command", service="worker", resource="basic.deliver", at=20, ms=90,
-         meta={"async.outcome": "timeout", "error.type": "builtins.TimeoutError", "note": "50% off"}, error=1),
-]  # fmt: skip
+    span(
+        1,
+        name="web.request",
+        resource="GET /cart/{id}",
+        type="web",
+        ms=120,
+        meta={"http.status_code": "503"},
+        error=1,
+    ),
+    span(
+        2,
+        1,
+        name="postgres.query",
+        resource="SELECT price",
+        type="sql",
+        at=5,
+        ms=30,
+        metrics={"db.pool.wait_ms": 12.5, "rows": 3.0},
+    ),
+    span(
+        3,
+        1,
+        name="amqp.command",
+        service="worker",
+        resource="basic.deliver",
+        at=20,
+        ms=90,
+        meta={"async.outcome": "timeout", "error.type": "builtins.TimeoutError", "note": "50% off"},
+        error=1,
+    ),
+]
 
 
 def passes(text: str, spans: list[Span] = SPANS) -> bool:
@@ -41,12 +67,36 @@ def test_terms_that_let_the_trace_pass(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "service:sho", "service:billing", "resource:cart", "duration:>200ms", "duration:<100ms", "duration:1s..2s", "spans:<3",
-        "errors:>2", "error:*Value*", "status:404", "status:4xx", "status:>=600", "status:cancelled", "@http.status_code:404",
-        "@nothing:*", "@rows:>3", "@note:>3", "nowhere", "wait.pool:>20ms", "wait.queue:>0", "span.duration:>1s", "-service:worker",
-        "-error:true", "-cart", "trace:ffff", "service:shop error:*Timeout*", "type:sql duration:>1s", "-duration:>100ms",
+        "service:sho",
+        "service:billing",
+        "resource:cart",
+        "duration:>200ms",
+        "duration:<100ms",
+        "duration:1s..2s",
+        "spans:<3",
+        "errors:>2",
+        "error:*Value*",
+        "status:404",
+        "status:4xx",
+        "status:>=600",
+        "status:cancelled",
+        "@http.status_code:404",
+        "@nothing:*",
+        "@rows:>3",
+        "@note:>3",
+        "nowhere",
+        "wait.pool:>20ms",
+        "wait.queue:>0",
+        "span.duration:>1s",
+        "-service:worker",
+        "-error:true",
+        "-cart",
+        "trace:ffff",
+        "service:shop error:*Timeout*",
+        "type:sql duration:>1s",
+        "-duration:>100ms",
     ],
-)  # fmt: skip
+)
 def test_terms_that_keep_the_trace_out(text: str) -> None:
     """What each term means, seen from a trace that it does not mean; terms of spans must hold for one span together."""
     assert not passes(text)
@@ -55,11 +105,18 @@ def test_terms_that_keep_the_trace_out(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nonsense:1", "nonsense: is none of duration:"), ("service:", "service: of what?"), ('"half', "other half"),
-        ("duration:>fast", "fast is no duration"), ("spans:many", "many is no number"), ("-", "a - before nothing"),
-        ('""', '""'), ("@rows:>few", "few is no number"), ("wait.pool:>", "nothing is no duration"), ('a"b', "other half"),
+        ("nonsense:1", "nonsense: is none of duration:"),
+        ("service:", "service: of what?"),
+        ('"half', "other half"),
+        ("duration:>fast", "fast is no duration"),
+        ("spans:many", "many is no number"),
+        ("-", "a - before nothing"),
+        ('""', '""'),
+        ("@rows:>few", "few is no number"),
+        ("wait.pool:>", "nothing is no duration"),
+        ('a"b', "other half"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_understood_is_told(text: str, said: str) -> None:
     """A filter that means nothing says which part of it, and what it may be."""
     with pytest.raises(QueryError) as told:
@@ -73,7 +130,10 @@ def test_the_spans_that_are_meant() -> None:
     assert [one.span_id for one in parse("service:shop error:true").find(SPANS)] == [1]
 
 
-@given(st.text(max_size=40) | st.lists(st.sampled_from([*'a:"@->..*,%5ms ', "service:", "duration:>", "@a:", "status:"])).map("".join))
+@given(
+    st.text(max_size=40)
+    | st.lists(st.sampled_from([*'a:"@->..*,%5ms ', "service:", "duration:>", "@a:", "status:"])).map("".join)
+)
 @settings(max_examples=300, deadline=None)
 def test_whatever_is_typed_is_a_filter_or_told_why_not(text: str) -> None:
     """No text is anything but a filter or a QueryError, and a filter can be asked."""

@@ -26,7 +26,16 @@ async def agent() -> AsyncIterator[Agent]:
             [
                 chunk(
                     span(1, resource="GET /cart", ms=40, metrics={"process_id": 7.0}),
-                    span(2, 1, service="pricing", at=5, ms=9, error=1, meta={"db.name": "shop"}, links=(Link(0x99, 3),)),
+                    span(
+                        2,
+                        1,
+                        service="pricing",
+                        at=5,
+                        ms=9,
+                        error=1,
+                        meta={"db.name": "shop"},
+                        links=(Link(0x99, 3),),
+                    ),
                 ),
                 chunk(span(3, resource="GET /health"), low=0x99, high=None),
             ]
@@ -45,9 +54,15 @@ async def get(session: aiohttp.ClientSession, path: str, **options: Any) -> tupl
         return reply.status, await reply.json()
 
 
-async def test_the_page_and_its_files_are_served_under_a_strict_policy(session: aiohttp.ClientSession) -> None:
+async def test_the_page_and_its_files_are_served_under_a_strict_policy(
+    session: aiohttp.ClientSession,
+) -> None:
     """Page and modules come from the package; the policy lets nothing run or load that does not."""
-    for path, kind in (("/", "text/html"), (f"{PAGE}/main.js", "text/javascript"), (f"{PAGE}/style.css", "text/css")):
+    for path, kind in (
+        ("/", "text/html"),
+        (f"{PAGE}/main.js", "text/javascript"),
+        (f"{PAGE}/style.css", "text/css"),
+    ):
         async with session.get(path) as reply:
             assert (reply.status, reply.content_type) == (200, kind)
             policy = reply.headers["Content-Security-Policy"]
@@ -66,7 +81,9 @@ async def ask(agent: Agent, path: str) -> bytes:
         writer.close()
 
 
-@pytest.mark.parametrize("path", ["../server.py", "%2e%2e/server.py", "..%2fserver.py", "/etc/passwd", "none.js", ""])
+@pytest.mark.parametrize(
+    "path", ["../server.py", "%2e%2e/server.py", "..%2fserver.py", "/etc/passwd", "none.js", ""]
+)
 async def test_only_the_page_s_own_files_are_served(agent: Agent, path: str) -> None:
     """No path leads out of its folder."""
     answer = await ask(agent, f"{PAGE}/{path}")
@@ -94,7 +111,10 @@ async def test_a_span_has_its_links_both_ways(session: aiohttp.ClientSession) ->
 async def test_columns_analysis_and_search_of_a_trace(session: aiohttp.ClientSession) -> None:
     """What is drawn, what is found, and which spans a filter means."""
     _, columns = await get(session, f"/traces/{ID}/columns")
-    assert (columns["columns"]["id"], columns["lanes"][0]) == (["1", "2"], {"service": "shop", "process": "7"})
+    assert (columns["columns"]["id"], columns["lanes"][0]) == (
+        ["1", "2"],
+        {"service": "shop", "process": "7"},
+    )
     _, analysis = await get(session, f"/traces/{ID}/analysis")
     assert [one["kind"] for one in analysis["findings"]] == ["errors"]
     assert (await get(session, f"/traces/{ID}/search", params={"q": "error:true"}))[1] == {"spans": ["2"]}
@@ -159,25 +179,47 @@ async def test_what_was_exported_can_be_imported(session: aiohttp.ClientSession)
             async with there.post(f"{API}/import", json=body) as reply:
                 assert await reply.json() == {"traces": [ID]}
         assert (await get(there, f"/traces/{ID}"))[1] == exported
-        for junk in (b"", b"[1]", b'{"spans": 3}', b"[" * 100_000, json.dumps({**exported, "spans": [{}]}).encode()):
+        for junk in (
+            b"",
+            b"[1]",
+            b'{"spans": 3}',
+            b"[" * 100_000,
+            json.dumps({**exported, "spans": [{}]}).encode(),
+        ):
             async with there.post(f"{API}/import", data=junk) as reply:
-                assert (reply.status, (await reply.json())["error"]) == (400, "this is no trace that asynctrace wrote")
+                assert (reply.status, (await reply.json())["error"]) == (
+                    400,
+                    "this is no trace that asynctrace wrote",
+                )
         assert len(other.store) == 1
 
 
 @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}], ids=str)
 async def test_a_foreign_page_gets_nothing(session: aiohttp.ClientSession, headers: dict[str, str]) -> None:
     """Not the list, not a trace, not the live list; and it can put nothing in."""
-    for path in ("/events", f"/traces/{ID}/columns", f"/traces/{ID}/export", f"/traces/{ID}/spans/1", "/nothing"):
+    for path in (
+        "/events",
+        f"/traces/{ID}/columns",
+        f"/traces/{ID}/export",
+        f"/traces/{ID}/spans/1",
+        "/nothing",
+    ):
         assert (await get(session, path, headers=headers))[0] == 403
     async with session.post(f"{API}/import", json={}, headers=headers) as reply:
         assert reply.status == 403
 
 
-traces = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 30), st.integers(0, 30), st.sampled_from("ab")), max_size=25).map(
-    lambda rows: Trace(TRACE_ID, [span(number, parent, at=at, ms=ms, service=service)
-                                  for number, (parent, at, ms, service) in enumerate(rows, 1)])
-)  # fmt: skip
+traces = st.lists(
+    st.tuples(st.integers(0, 12), st.integers(0, 30), st.integers(0, 30), st.sampled_from("ab")), max_size=25
+).map(
+    lambda rows: Trace(
+        TRACE_ID,
+        [
+            span(number, parent, at=at, ms=ms, service=service)
+            for number, (parent, at, ms, service) in enumerate(rows, 1)
+        ],
+    )
+)
 
 
 @given(traces)
@@ -202,7 +244,9 @@ def test_other_viewers_get_strictly_nested_spans(trace: Trace) -> None:
     rows: dict[tuple[int, int], list[tuple[float, float]]] = {}
     for event in as_perfetto(trace)["traceEvents"]:
         if event["ph"] == "X":
-            rows.setdefault((event["pid"], event["tid"]), []).append((event["ts"], event["ts"] + event["dur"]))
+            rows.setdefault((event["pid"], event["tid"]), []).append(
+                (event["ts"], event["ts"] + event["dur"])
+            )
     assert sum(map(len, rows.values())) == len(trace.spans)
     for placed in rows.values():
         for index, (start, end) in enumerate(placed):
@@ -212,6 +256,8 @@ def test_other_viewers_get_strictly_nested_spans(trace: Trace) -> None:
 
 def test_perfetto_has_an_arrow_for_every_hop() -> None:
     """From the span that called to the one in the other process."""
-    told = as_perfetto(Trace(TRACE_ID, [span(1, ms=9), span(2, 1, at=2, service="pricing"), span(3, 1, at=4)]))
+    told = as_perfetto(
+        Trace(TRACE_ID, [span(1, ms=9), span(2, 1, at=2, service="pricing"), span(3, 1, at=4)])
+    )
     arrows = [(event["ph"], event["ts"]) for event in told["traceEvents"] if event["ph"] in "sf"]
     assert arrows == [("s", 2 * MS / 1000), ("f", 2 * MS / 1000)]

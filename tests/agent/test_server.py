@@ -185,7 +185,7 @@ async def test_a_foreign_page_writes_nothing(
 async def test_a_tracer_may_know_us_by_any_name(agent: Agent, session: aiohttp.ClientSession) -> None:
     """Envoy names its cluster where a host would be, a container its service."""
     await send(session, "POST", "/v0.4/traces", data=v04([wire(1)]), headers={"Host": "agent"})
-    assert await agent.wait_for(lambda trace: len(trace.spans) == 1, timeout=5)
+    await agent.wait_for(lambda trace: len(trace.spans) == 1, timeout=5)
 
 
 def test_names_of_this_machine() -> None:

@@ -31,6 +31,7 @@ def view() -> Iterator[View]:
         yield running
 
 
+@pytest.mark.slow
 def test_it_is_ready_at_once() -> None:
     """0.6 s after the interpreter; what that takes by itself is measured beside it."""
     began = time.perf_counter()
@@ -54,7 +55,10 @@ def test_the_same_payload_six_times_is_shown_once(view: View) -> None:
 
 def test_chunks_in_any_order_are_one_trace(view: View) -> None:
     """A trace of 10,001 spans in 34 chunks, shuffled, the upper half of its id in one of them only."""
-    rows = [wire(number, number // 2, trace_id=LOW, tid=HIGH if number == 7 else None) for number in range(1, 10_002)]
+    rows = [
+        wire(number, number // 2, trace_id=LOW, tid=HIGH if number == 7 else None)
+        for number in range(1, 10_002)
+    ]
     chunks = [rows[first : first + 300] for first in range(0, len(rows), 300)]
     random.Random(1).shuffle(chunks)
     assert len(chunks) == 34
@@ -67,14 +71,30 @@ def test_chunks_in_any_order_are_one_trace(view: View) -> None:
 def realistic(number: int, trace_id: int, chance: random.Random) -> dict[str, Any]:
     """A span with as many tags as ddtrace's integrations give."""
     tags = {
-        "component": "aiohttp", "span.kind": "client", "http.method": "GET", "http.url": f"http://127.0.0.1/items/{number}",
-        "http.status_code": "200", "runtime-id": "9f7c3b6ad5b04d5f8b0d8a1b4c0f3e11", "language": "python", "out.host": "127.0.0.1",
-        "db.name": "shop", "async.outcome": "ok", "_dd.base_service": "", "env": "dev", "version": "1.0",
-    }  # fmt: skip
+        "component": "aiohttp",
+        "span.kind": "client",
+        "http.method": "GET",
+        "http.url": f"http://127.0.0.1/items/{number}",
+        "http.status_code": "200",
+        "runtime-id": "9f7c3b6ad5b04d5f8b0d8a1b4c0f3e11",
+        "language": "python",
+        "out.host": "127.0.0.1",
+        "db.name": "shop",
+        "async.outcome": "ok",
+        "_dd.base_service": "",
+        "env": "dev",
+        "version": "1.0",
+    }
     return wire(
-        chance.getrandbits(63) | 1, chance.getrandbits(63), trace_id=trace_id, name="aiohttp.request", resource=f"GET /items/{number % 50}",
-        duration=chance.randrange(10**7), meta=tags, metrics={"_dd.measured": 1.0, "process_id": 123.0, "size": float(number)},
-    )  # fmt: skip
+        chance.getrandbits(63) | 1,
+        chance.getrandbits(63),
+        trace_id=trace_id,
+        name="aiohttp.request",
+        resource=f"GET /items/{number % 50}",
+        duration=chance.randrange(10**7),
+        meta=tags,
+        metrics={"_dd.measured": 1.0, "process_id": 123.0, "size": float(number)},
+    )
 
 
 @pytest.mark.slow
@@ -87,15 +107,20 @@ def test_it_takes_sixty_thousand_spans_a_second(version: str, per_trace: int) ->
     bodies = []
     for first in range(0, 120_000, 3_000):
         traces = [
-            [realistic(number, first + low + 1, chance) for number in range(per_trace)] for low in range(0, 3_000, per_trace)
+            [realistic(number, first + low + 1, chance) for number in range(per_trace)]
+            for low in range(0, 3_000, per_trace)
         ]
         bodies.append(v05(*traces) if version == "v0.5" else v04(*traces))
     with viewing("--max-size", "500") as running:
         spent, began, answers = running.cpu_seconds(), time.perf_counter(), []
         for number, body in enumerate(bodies):
             answers.append(running.send(body, version))
-            if number % 10 == 9:  # what waits to be decoded is bounded, and this asks for nothing to be dropped
-                running.wait_for(lambda _, sent=number: running.get("/counters")["spans"] >= (sent - 5) * 3_000)
+            if (
+                number % 10 == 9
+            ):  # what waits to be decoded is bounded, and this asks for nothing to be dropped
+                running.wait_for(
+                    lambda _, sent=number: running.get("/counters")["spans"] >= (sent - 5) * 3_000
+                )
         running.wait_for(lambda _: running.get("/counters")["spans"] >= 120_000, timeout=60)
         rate, cpu_rate = 120_000 / (time.perf_counter() - began), 120_000 / (running.cpu_seconds() - spent)
         dropped = running.get("/counters")["dropped_payloads"]
@@ -111,10 +136,13 @@ def test_it_takes_sixty_thousand_spans_a_second(version: str, per_trace: int) ->
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_flood_is_bounded() -> None:
-    """More than it may keep, faster than it can decode: the oldest make room, what waits too long is dropped, all is counted."""
+    """More than it may keep, faster than it decodes: the oldest make room, what waits is bounded, all is counted."""
     chance = random.Random(2)
     bodies = [
-        v04(*[[realistic(number, base * 200 + low + 1, chance) for number in range(15)] for low in range(200)]) for base in range(20)
+        v04(
+            *[[realistic(number, base * 200 + low + 1, chance) for number in range(15)] for low in range(200)]
+        )
+        for base in range(20)
     ]
     with viewing("--max-size", "5") as running:
         before = running.memory()
@@ -123,7 +151,9 @@ def test_a_flood_is_bounded() -> None:
                 running.send(body.replace(b"/items/", b"/%06d" % turn))
         running.wait_for(lambda _: _settled(running), timeout=60)
         counted, most = running.get("/counters"), running.memory("VmHWM")
-    print(f"{counted['payloads']} bodies of {len(bodies[0]) >> 10} kB: at most {most} MB of memory, {before} MB before")
+    print(
+        f"{counted['payloads']} bodies of {len(bodies[0]) >> 10} kB: at most {most} MB of memory, {before} MB before"
+    )
     assert counted["payloads"] == 240
     assert counted["held"]["bytes"] <= 5 << 20
     assert counted["evicted_traces"] + counted["dropped_payloads"] + counted["duplicate_spans"] > 0
@@ -145,9 +175,19 @@ EVIL: dict[str, tuple[str, bytes]] = {
     "huge lengths": ("v0.4", b"\xdd\xff\xff\xff\xff" * 100_000),
     "huge text": ("v0.4", b"\x91\x91\x81\xdb\xff\xff\xff\xff"),
     "empty strings": ("v0.5", b"\x92\xdd" + struct.pack(">I", 5_000_000) + b"\xa0" * 5_000_000 + b"\x90"),
-    "bad indexes": ("v0.5", msgspec.msgpack.encode([[""], [[[9, 9, 9, 1, number, 0, 1, 1, 0, {}, {}, 9] for number in range(50_000)]]])),
+    "bad indexes": (
+        "v0.5",
+        msgspec.msgpack.encode(
+            [[""], [[[9, 9, 9, 1, number, 0, 1, 1, 0, {}, {}, 9] for number in range(50_000)]]]
+        ),
+    ),
     "deep": ("v0.4", b"\x91" * 10_000_000),
-    "bad text": ("v0.4", v04([wire(number, resource="caf" + "e" * 30) for number in range(1, 5_000)]).replace(b"cafe", b"caf\xff")),
+    "bad text": (
+        "v0.4",
+        v04([wire(number, resource="caf" + "e" * 30) for number in range(1, 5_000)]).replace(
+            b"cafe", b"caf\xff"
+        ),
+    ),
     "one huge tag": ("v0.4", v04([wire(1, meta={"a": "b" * 20_000_000})])),
     "many tags": ("v0.4", v04([wire(1, meta={str(number): "x" for number in range(500_000)})])),
     "nothing but parts": ("otlp", b"\x0a\x00" * 8_000_000),
@@ -164,22 +204,27 @@ def test_no_body_costs_much(name: str) -> None:
     """Whatever a body promises or is made of: an answer at once, little memory, and the next body is taken."""
     kind, body = EVIL[name]
     path, headers = {
-        "json": ("/v0.4/traces", {"Content-Type": "application/json"}), "otlp": ("/v1/traces", {"Content-Type": "application/x-protobuf"}),
+        "json": ("/v0.4/traces", {"Content-Type": "application/json"}),
+        "otlp": ("/v1/traces", {"Content-Type": "application/x-protobuf"}),
         "otlp json": ("/v1/traces", {"Content-Type": "application/json"}),
-    }.get(kind, (f"/{kind}/traces", {}))  # fmt: skip
+    }.get(kind, (f"/{kind}/traces", {}))
     with viewing() as running:
         running.send(v04([wire(1, trace_id=1)]))
         running.wait_for(bool)
         before = running.memory()
         answered = _post(running, path, body, headers)
         running.send(v04([wire(1, trace_id=2)]))
-        running.wait_for(lambda traces: len(traces) >= 2 and any(int(one["trace_id"], 16) & 2 for one in traces), timeout=60)
+        running.wait_for(
+            lambda traces: len(traces) >= 2 and any(int(one["trace_id"], 16) & 2 for one in traces),
+            timeout=60,
+        )
         most = running.memory("VmHWM") - before
     print(f"{name}, {len(body) >> 20} MB: answered after {answered * 1e3:.0f} ms, {most} MB of memory")
     assert most < 300
     assert answered < 5
 
 
+@pytest.mark.slow
 def test_a_gzip_bomb_is_not_inflated(view: View) -> None:
     """128 MB in 128 kB: inflated as far as a body may be, no further."""
     bomb = gzip.compress(b"\0" * (1 << 27))
@@ -202,6 +247,7 @@ def _post(view: View, path: str, body: bytes, headers: dict[str, str]) -> float:
     return time.perf_counter() - began
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_by_http(view: View, data: st.DataObject) -> None:
@@ -210,12 +256,25 @@ def test_any_bytes_by_http(view: View, data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(0, 8))):
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
     body = bytes(good[: data.draw(st.integers(0, len(good)))]) if data.draw(st.booleans()) else bytes(good)
-    path = data.draw(st.sampled_from(["/v0.3/traces", "/v0.4/traces", "/v0.5/traces", "/v0.7/traces", "/v1/traces", "/v0.6/stats", "/info"]))
+    path = data.draw(
+        st.sampled_from(
+            [
+                "/v0.3/traces",
+                "/v0.4/traces",
+                "/v0.5/traces",
+                "/v0.7/traces",
+                "/v1/traces",
+                "/v0.6/stats",
+                "/info",
+            ]
+        )
+    )
     kind = data.draw(st.sampled_from(["application/msgpack", "application/json", "text/plain", "", "\xff"]))
     coding = data.draw(st.sampled_from(["", "gzip", "deflate", "nonsense"]))
     _post(view, path, body, {"Content-Type": kind, **({"Content-Encoding": coding} if coding else {})})
 
 
+@pytest.mark.slow
 def test_traces_are_there_tomorrow(tmp_path: Path) -> None:
     """`--db` keeps them for the next run."""
     path = str(tmp_path / "traces.db")

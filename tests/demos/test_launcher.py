@@ -65,7 +65,10 @@ def test_the_readme_shows_what_the_command_draws(ran: subprocess.CompletedProces
 def test_each_trace_has_an_address(ran: subprocess.CompletedProcess[str]) -> None:
     """In the viewer that the demo brings along."""
     traces = re.findall(r"^trace ([0-9a-f]{32}):", ran.stdout, re.MULTILINE)
-    assert re.findall(r"^In the browser: http://127\.0\.0\.1:\d+/#/t/([0-9a-f]{32})$", ran.stdout, re.MULTILINE) == traces
+    assert (
+        re.findall(r"^In the browser: http://127\.0\.0\.1:\d+/#/t/([0-9a-f]{32})$", ran.stdout, re.MULTILINE)
+        == traces
+    )
 
 
 def test_a_viewer_beside_gets_the_traces() -> None:

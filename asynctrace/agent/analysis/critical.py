@@ -1,8 +1,9 @@
-"""The critical path: the chain of work that decided when the trace ended. Had any of it been quicker, so had the whole.
+"""The critical path: the chain of work that decided when the trace ended. Were any of it quicker, so were the whole.
 
-Found from the end backwards, as in https://www.usenix.org/conference/atc22/presentation/zhang-zhizhou: of a span's children
-the one that ended last was waited for; before it began, the one that had ended last by then; what is left is the
-span's own time. Work that outlives its parent counts as well: a message's consumer is part of the way.
+Found from the end backwards, as in https://www.usenix.org/conference/atc22/presentation/zhang-zhizhou: of a
+span's children the one that ended last was waited for; before it began, the one that had ended last by then;
+what is left is the span's own time. Work that outlives its parent counts as well: a message's consumer is part
+of the way.
 """
 
 from collections import Counter
@@ -91,7 +92,10 @@ def _taken_apart(piece: _Piece, ends: dict[int, int]) -> list[_Piece]:
     for end, child in _by_end(node, ends):
         if start < end <= cursor and child.span.start < cursor:
             begin = max(child.span.start, start)
-            pieces += [_Piece(node, end, cursor, own=True, follower=follower), _Piece(child, begin, end, own=False)]
+            pieces += [
+                _Piece(node, end, cursor, own=True, follower=follower),
+                _Piece(child, begin, end, own=False),
+            ]
             cursor, follower = begin, child
     return [*pieces, _Piece(node, start, cursor, own=True, follower=follower)]
 
@@ -113,7 +117,7 @@ def _label(kind: str, service: str) -> str:
 
 def _subtree_ends(root: Node) -> dict[int, int]:
     """When the last span in and below each ended, by the node's id()."""
-    ends = {}
+    ends: dict[int, int] = {}
     for node, _ in reversed(list(walk([root]))):
         ends[id(node)] = max([node.span.end, *(ends[id(child)] for child in node.children)])
     return ends

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from asynctrace.agent.analysis.critical import Step
 from asynctrace.agent.analysis.waits import Part
@@ -14,6 +15,7 @@ _MANY = 5  # calls alike, one after the other, that one call could have done
 _LEAST_SHARE = 0.05  # of the trace, below which a wait is not worth a word
 _LEAST = 1_000_000  # nanoseconds, likewise
 _ALIKE = ("sql", "http", "redis", "cassandra", "mongodb", "memcached", "elasticsearch")
+_MOST = 0.8
 _MAX_SPANS = 200  # that a finding names
 
 
@@ -54,13 +56,15 @@ def errors(case: Case) -> Iterator[Finding]:
     for node, _ in case.nodes:
         if node.span.error:
             text = error_text(node.span)
-            passed_on = any(child.span.error and error_text(child.span) in (text, "") for child in node.children)
+            passed_on = any(
+                child.span.error and error_text(child.span) in (text, "") for child in node.children
+            )
             if not passed_on:
                 alike[text].append(node.span)
     for text, spans in alike.items():
         first = spans[0]
         yield Finding(
-            "errors", clean(text) or f"{_name(first)} failed",
+            "errors", _without_modules(clean(text)) or f"{_name(first)} failed",
             f"in {clean(first.service)}, {_name(first)}" + (f", {len(spans)} times" if len(spans) > 1 else ""),
             spans=_ids(spans),
         )  # fmt: skip
@@ -77,11 +81,13 @@ def repeated_calls(case: Case) -> Iterator[Finding]:
             if len(spans) >= _MANY and _in_sequence(spans):
                 total = sum(span.duration for span in spans)
                 yield Finding(
-                    "repeated", f"{len(spans)} times the same {'query' if spans[0].type == 'sql' else 'call'}, one by one",
+                    "repeated",
+                    f"{len(spans)} times the same {'query' if spans[0].type == 'sql' else 'call'}, one by one",
                     f"{_name(spans[0])} under {_name(node.span)}, {duration(total)} in all: "
                     "one for all of them, or all at once, would take about as long as one",
-                    total - max(span.duration for span in spans), _ids(spans),
-                )  # fmt: skip
+                    total - max(span.duration for span in spans),
+                    _ids(spans),
+                )
 
 
 def starved_pools(case: Case) -> Iterator[Finding]:
@@ -95,17 +101,21 @@ def starved_pools(case: Case) -> Iterator[Finding]:
         longest, total = max(time for _, time in waited), sum(time for _, time in waited)
         if longest >= max(_LEAST, case.trace.duration * _LEAST_SHARE):
             yield Finding(
-                "pool", f"{plural(len(waited), 'wait')} for a connection of {clean(service)}'s pool",
-                f"the longest {duration(longest)}, {duration(total)} in all: more was asked for at once than the pool has",
-                _on_path(case, "pool", service), _ids([span for span, _ in waited]),
-            )  # fmt: skip
+                "pool",
+                f"{plural(len(waited), 'wait')} for a connection of {clean(service)}'s pool",
+                f"the longest {duration(longest)}, {duration(total)} in all: more at once than the pool has",
+                _on_path(case, "pool", service),
+                _ids([span for span, _ in waited]),
+            )
 
 
 def queues(case: Case) -> Iterator[Finding]:
     """Messages that waited long before anybody took them."""
     for node, parent in case.nodes:
         for part in case.parts.get(node.span.span_id, ()):
-            if part.kind in ("queue", "buffer") and part.duration >= max(_LEAST, case.trace.duration * _LEAST_SHARE):
+            if part.kind in ("queue", "buffer") and part.duration >= max(
+                _LEAST, case.trace.duration * _LEAST_SHARE
+            ):
                 where = "in the consumer's own buffer" if part.kind == "buffer" else "in the queue"
                 yield Finding(
                     "queue", f"{duration(part.duration)} {where}",
@@ -132,7 +142,11 @@ def late_work(case: Case) -> Iterator[Finding]:
     """Work of the same service that goes on when its parent has ended."""
     late = []
     for node, parent in case.nodes:
-        if parent is None or node.span.service != parent.span.service or node.span.meta.get("span.kind") == "consumer":
+        if (
+            parent is None
+            or node.span.service != parent.span.service
+            or node.span.meta.get("span.kind") == "consumer"
+        ):
             continue
         if node.span.end - parent.span.end >= max(_LEAST, case.trace.duration * _LEAST_SHARE):
             late.append((node.span, parent.span))
@@ -150,14 +164,22 @@ _CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
 )  # fmt: skip
 
 
+def _without_modules(text: str) -> str:
+    """`asyncpg.exceptions.CheckViolationError: no` without what only says where the class is from."""
+    kind, colon, message = text.partition(":")
+    return kind.rpartition(".")[2] + colon + message if kind.replace(".", "").isidentifier() else text
+
+
 def _in_sequence(spans: list[Span]) -> bool:
     """Whether most of them began when the one before had ended."""
-    after = sum(1 for one, following in zip(spans, spans[1:], strict=False) if following.start >= one.end)
-    return after >= (len(spans) - 1) * 0.8
+    after = sum(1 for one, following in pairwise(spans) if following.start >= one.end)
+    return after >= (len(spans) - 1) * _MOST
 
 
 def _on_path(case: Case, kind: str, service: str) -> int:
-    return sum(step.end - step.start for step in case.path if step.kind == kind and step.span.service == service)
+    return sum(
+        step.end - step.start for step in case.path if step.kind == kind and step.span.service == service
+    )
 
 
 def _ids(spans: list[Span]) -> list[int]:

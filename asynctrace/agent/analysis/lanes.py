@@ -35,7 +35,19 @@ def lanes(nodes: Iterable[tuple[Node, Node | None]]) -> dict[int, Lane]:
         if not own and above is not None and (above.service == node.span.service or not _is_entry(node)):
             own = above.process
         found[node.span.span_id] = Lane(node.span.service, own)
-    return found
+    return _completed(found)
+
+
+def _completed(found: dict[int, Lane]) -> dict[int, Lane]:
+    """Of an orphan nobody said the process: where its service has only one, it is that."""
+    named: dict[str, set[str]] = {}
+    for service, process in set(found.values()):
+        if process:
+            named.setdefault(service, set()).add(process)
+    only = {service: Lane(service, *names) for service, names in named.items() if len(names) == 1}
+    return {
+        span_id: lane if lane.process else only.get(lane.service, lane) for span_id, lane in found.items()
+    }
 
 
 def _process(node: Node) -> str:

@@ -191,7 +191,10 @@ function errorMark(context, left, top, width) {
 }
 
 function text(context, view, i, left, width, top) {
-  if (width < LEAST_LABEL) return;
+  if (width < LEAST_LABEL) {
+    if (view.layout.kind === "waterfall") timeBeside(context, view, i, left + width, top);
+    return;
+  }
   context.fillStyle = colors()["bar-text"];
   const said = label(view.trace, i);
   const time = duration(view.trace.duration[i]);
@@ -199,6 +202,14 @@ function text(context, view, i, left, width, top) {
   const both = `${said}  ${time}`;
   const shown = fits(context, both, room) ? both : fitted(context, fits(context, said, room) ? said : lastName(said), room);
   context.fillText(shown, left + 5, top + BAR / 2 + 0.5);
+}
+
+/** In a row of its own a bar that is too short has room beside it. */
+function timeBeside(context, view, i, right, top) {
+  const time = duration(view.trace.duration[i]);
+  if (right + time.length * LETTER > view.width) return;
+  context.fillStyle = colors().muted;
+  context.fillText(time, right + 6, top + BAR / 2 + 0.5);
 }
 
 /** Of a dotted name the part that tells it from others. */

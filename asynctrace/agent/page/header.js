@@ -27,7 +27,7 @@ function State({ list }) {
     .map(([name, count]) => `${name.replace(/_/g, " ")}: ${count}`).join("\n");
   return html`
     <span class=${`pill ${lost ? "warn" : "good"}`} title=${told} role="status">
-      ● live · ${rate} spans/s · ${lost} dropped
+      ● live<span class="not-tiny"> · ${rate} spans/s</span> · ${lost} dropped
     </span>
     ${counters.held && html`<span class="pill wide-only" title="held of what may be held; the oldest make room">
       ${plural(counters.held.traces, "trace")} · ${bytes(counters.held.bytes)} of ${bytes(counters.held.max_bytes)}

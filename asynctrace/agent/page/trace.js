@@ -35,6 +35,10 @@ export function Trace({ route, go, version, say, waiting }) {
     if (!next.delete(i)) next.add(i);
     return next;
   });
+  const nextHit = () => {
+    const found = hits && trace ? [...hits.ids].map((id) => trace.numberOf.get(id)).sort((a, b) => a - b) : [];
+    if (found.length) select(found.find((i) => i > selected) ?? found[0]);
+  };
   useTraceKeys({ trace, layout, selected, route, closed, select, toggle, go, setMarked, say });
 
   if (!route.trace) return html`<${Welcome} waiting=${waiting} />`;
@@ -53,9 +57,12 @@ export function Trace({ route, go, version, say, waiting }) {
         </div>
         <button class=${marked ? "on" : ""} aria-pressed=${marked} onClick=${() => setMarked(!marked)} title="critical path (c)">Critical path</button>
         ${route.window && html`<button onClick=${() => setWindow(null)} title="the whole trace (0)">Whole trace</button>`}
-        <input type="search" class="within" placeholder="find spans: error:true @db.name:shop" value=${words}
+        <input type="search" class="within" placeholder="find spans  ( Enter: next )" value=${words}
                aria-label="find spans in this trace" onInput=${(event) => setWords(event.target.value)}
-               onKeyDown=${(event) => event.key === "Escape" && (setWords(""), event.target.blur())} />
+               onKeyDown=${(event) => {
+                 if (event.key === "Escape") { setWords(""); event.target.blur(); }
+                 if (event.key === "Enter") nextHit();
+               }} />
         ${hits && html`<span class="muted">${hits.problem || plural(hits.ids.size, "span")}</span>`}
         <${Legend} trace=${trace} path=${path} />
       </div>
@@ -123,7 +130,7 @@ function Title({ trace, analysis, say }) {
     say("The link to this view is copied.");
   };
   const facts = [
-    duration(trace.extent), plural(trace.lanes.length, "process").replace("processs", "processes"), plural(trace.count, "span"),
+    duration(trace.extent), processes(trace), plural(trace.count, "span"),
     trace.errors.length && plural(trace.errors.length, "error"),
     analysis && analysis.findings.length && plural(analysis.findings.length, "finding"),
   ].filter(Boolean);
@@ -141,6 +148,11 @@ function Title({ trace, analysis, say }) {
         ${trace.dropped_spans > 0 && html`<span class="warn">${plural(trace.dropped_spans, "span")} dropped: it filled the store</span>`}
       </div>
     </div>`;
+}
+
+function processes(trace) {
+  const count = new Set(trace.lanes.map((lane) => lane.process || lane.service)).size;
+  return `${count} process${count === 1 ? "" : "es"}`;
 }
 
 function useTraceKeys({ trace, layout, selected, route, closed, select, toggle, go, setMarked, say }) {

@@ -8,7 +8,8 @@ apart by the upper one when both say it.
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from asynctrace.agent.protocol import Chunk
 from asynctrace.agent.spans import SAMPLING_PRIORITY, USER_REJECT, Span, Summary
@@ -17,10 +18,6 @@ from asynctrace.agent.store.packing import unpack_ids
 
 _CACHED_ENTRIES = 4_000
 _CACHED_IDS = 500_000  # span ids; a set takes about 100 bytes for each
-_COLUMNS = (
-    "key, low, high, version, size, dropped, spans, errors, sampled_out, start, ended, root_start, root_parent, "
-    "name, service, resource, services"
-)
 _SEPARATOR = "\n"  # between the names of services; the decoder leaves no line feeds in them
 
 
@@ -90,12 +87,17 @@ class Entry:
         )  # fmt: skip
 
 
-def from_row(row: tuple[object, ...]) -> Entry:
+_FIELDS = [one.name for one in fields(Entry) if one.name != "ids"]  # the columns, in their order
+_COLUMNS = ", ".join(_FIELDS)
+
+
+def from_row(row: tuple[Any, ...]) -> Entry:
     """The entry of a row of `_COLUMNS`."""
-    key, low, high, *numbers, name, service, resource, services = row
-    known = None if high is None else unsigned(high)  # type: ignore[arg-type]
-    entry = Entry(key, unsigned(low), known, *numbers, name, service, resource, set(services.split(_SEPARATOR)))  # type: ignore[arg-type,attr-defined]
+    entry = Entry(*row[: _FIELDS.index("services")])
+    entry.low = unsigned(entry.low)
+    entry.high = None if entry.high is None else unsigned(entry.high)
     entry.sampled_out = bool(entry.sampled_out)
+    entry.services = set(row[-1].split(_SEPARATOR))
     return entry
 
 
@@ -145,7 +147,7 @@ class Entries:
 
     def write(self) -> None:
         """Writes the rows that changed, and trims the cache."""
-        marks = ", ".join("?" * (_COLUMNS.count(",") + 2))
+        marks = ", ".join("?" * (len(_FIELDS) + 1))
         self._connection.executemany(
             f"INSERT OR REPLACE INTO trace (id, {_COLUMNS}) VALUES ({marks})",  # noqa: S608  (constants)
             [entry.row() for entry in self._changed.values()],

@@ -147,13 +147,13 @@ class TraceStore:
     def stored_bytes(self) -> int:
         """How much is stored now."""
         with self._changed:
-            return self._bytes
+            return int(self._bytes)
 
     @property
     def version(self) -> int:
         """Grows with every change; see `changed_since`."""
         with self._changed:
-            return self._version
+            return int(self._version)
 
     def summaries(self, limit: int = -1) -> list[Summary]:
         """One line for each trace, the one that arrived last first; at most `limit`, all when it is negative."""
@@ -233,7 +233,9 @@ class TraceStore:
         return found[0]
 
     def _bodies(self, entry: Entry) -> list[bytes]:
-        found = self._connection.execute("SELECT body FROM chunk WHERE trace = ? ORDER BY rowid", (entry.key,))
+        found = self._connection.execute(
+            "SELECT body FROM chunk WHERE trace = ? ORDER BY rowid", (entry.key,)
+        )
         return [body for (body,) in found]
 
     def _read(self, entry: Entry) -> Trace:

@@ -21,12 +21,21 @@ if TYPE_CHECKING:
     from asynctrace.agent import AgentThread
 
 CHROMIUM = next(
-    filter(None, map(shutil.which, (os.environ.get("CHROMIUM", "chromium"), "chromium-browser", "google-chrome"))), None
+    filter(
+        None, map(shutil.which, (os.environ.get("CHROMIUM", "chromium"), "chromium-browser", "google-chrome"))
+    ),
+    None,
 )
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,7 +45,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
             item.add_marker(pytest.mark.timeout(60))
             if CHROMIUM is None:
-                item.add_marker(pytest.mark.skip(reason="no Chromium here: apt-get install chromium, or CHROMIUM=/path/to/it"))
+                item.add_marker(
+                    pytest.mark.skip(
+                        reason="no Chromium here: apt-get install chromium, or CHROMIUM=/path/to/it"
+                    )
+                )
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from playwright.async_api import expect
 
 if TYPE_CHECKING:
-    from playwright.async_api import Locator, Page
+    from playwright.async_api import ConsoleMessage, Locator, Page
 
     from asynctrace.agent import AgentThread
 
@@ -21,10 +21,14 @@ class Viewer:
         self.expected_failures = False  # the test ends the agent
         self._problems: list[str] = []
         self._requests: list[str] = []
-        page.on("console", lambda message: message.type in ("error", "warning") and self._problems.append(message.text))
+        page.on("console", self._heard)
         page.on("pageerror", lambda error: self._problems.append(str(error)))
         page.on("dialog", lambda dialog: self._problems.append(dialog.message))
         page.on("request", lambda request: self._requests.append(request.url))
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self._problems.append(message.text)
 
     def assert_well_behaved(self) -> None:
         """No complaint in the console, and no request to anybody but the agent."""
@@ -56,12 +60,15 @@ class Viewer:
         """Waits until a trace is drawn, with as many spans."""
         wanted = f"{trace_id:032x} {spans if spans is not None else ''}"
         await self.page.wait_for_function(
-            "wanted => (document.querySelector('.chart canvas')?.dataset.painted || '').startsWith(wanted)", arg=wanted
+            "wanted => (document.querySelector('.chart canvas')?.dataset.painted || '').startsWith(wanted)",
+            arg=wanted,
         )
 
     async def repainted(self) -> None:
         """Waits for the frame after the next, in which all that has changed is drawn."""
-        await self.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        await self.page.evaluate(
+            "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        )
 
     async def place(self, span_id: int) -> tuple[float, float]:
         """Where the middle of a span's bar is on the screen: as the page lays it out, asked of its own modules."""
@@ -96,7 +103,8 @@ _PLACE = """async id => {
     const box = chart.getBoundingClientRect();
     const [start, end] = route.window || [0, trace.extent * 1.01];
     const x = at => layout.gutter + (at - start) / (end - start) * (chart.clientWidth - layout.gutter);
-    return [box.left + (x(trace.start[i]) + x(trace.end[i])) / 2, box.top + AXIS + layout.y[i] + ROW / 2 - chart.scrollTop];
+    const middle = (x(trace.start[i]) + x(trace.end[i])) / 2;
+    return [box.left + middle, box.top + AXIS + layout.y[i] + ROW / 2 - chart.scrollTop];
 }"""
 
 _PIXELS = """variable => {

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from tests.agent.payloads import chunk, span
 
@@ -31,13 +34,19 @@ async def layout(viewer: Viewer, *spans: Any) -> dict[int, dict[str, Any]]:
 async def test_parallel_siblings_stand_beside_each_other(viewer: Viewer) -> None:
     """Those that overlap have rows of their own, with all that is below them; those one after the other share one."""
     found = await layout(
-        viewer, span(1, ms=100), span(2, 1, at=0, ms=50), span(3, 1, at=10, ms=50), span(4, 1, at=70, ms=20), span(5, 2, at=5, ms=10),
-    )  # fmt: skip
+        viewer,
+        span(1, ms=100),
+        span(2, 1, at=0, ms=50),
+        span(3, 1, at=10, ms=50),
+        span(4, 1, at=70, ms=20),
+        span(5, 2, at=5, ms=10),
+    )
     row = {one: found[one]["y"] for one in found}
     assert row[1] < row[2] == row[4]
     assert row[2] < row[5] < row[3]
 
 
+@pytest.mark.slow
 async def test_no_two_bars_of_a_row_overlap(viewer: Viewer) -> None:
     """In any trace: children are below their parents, lanes below each other, and nothing is drawn over another bar."""
     chance = random.Random(8)
@@ -58,13 +67,18 @@ async def test_no_two_bars_of_a_row_overlap(viewer: Viewer) -> None:
         for placed in rows.values():
             placed.sort(key=lambda one: one["start"])
             assert len({one["lane"] for one in placed}) == 1
-            for one, following in zip(placed, placed[1:], strict=False):
+            for one, following in pairwise(placed):
                 assert one["end"] <= following["start"]
 
 
+@pytest.mark.slow
 async def test_huge_shapes_are_laid_out_in_time(viewer: Viewer) -> None:
     """Ten thousand spans side by side, below each other, or one after the other: each well below a second."""
-    for parent, at in ((lambda _: 1, lambda _: 0), (lambda n: n - 1, lambda _: 0), (lambda _: 1, lambda n: n)):
+    for parent, at in (
+        (lambda _: 1, lambda _: 0),
+        (lambda n: n - 1, lambda _: 0),
+        (lambda _: 1, lambda n: n),
+    ):
         low = random.getrandbits(60)
         spans = [span(1, ms=20_000), *(span(n, parent(n), at=at(n), ms=0.9) for n in range(2, 10_001))]
         viewer.agent.store.add([chunk(*spans, low=low, high=None)])

