@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from asynctrace.agent.client import AgentError, address_of, find_viewer
-from asynctrace.agent.embedded import start_in_thread
+from asynctrace.agent.threaded import start_in_thread
 from asynctrace.agent.spans import Trace
 from asynctrace.agent.store import TROUBLE, TraceStore
 from asynctrace.agent.terminal import draw_trace

@@ -2,6 +2,7 @@
 
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import * as api from "./api.js";
+import { copy } from "./copy.js";
 import { duration } from "./format.js";
 import { frames, source } from "./source.js";
 import { edgeColor } from "./theme.js";
@@ -118,12 +119,12 @@ function Tags({ span, say }) {
   const tags = Object.entries({ ...span.meta, ...span.metrics }).filter(([key]) => !TOLD_ABOVE.has(key));
   const own = tags.filter(([key]) => !key.startsWith("_")).sort();
   const inner = tags.filter(([key]) => key.startsWith("_")).sort();
-  const copy = async (key, value) => {
-    await navigator.clipboard.writeText(`@${key}:${/[\s"]/.test(value) ? `"${value}"` : value}`);
-    say("A filter for this tag is copied.");
+  const copyFilter = (key, value) => {
+    const term = `@${key}:${/[\s"]/.test(value) ? `"${value}"` : value}`;
+    copy(term, say, "A filter for this tag is copied.");
   };
   const rows = (list) => list.map(([key, value]) => html`
-    <dt>${key}</dt><dd title="click: copy a filter" onClick=${() => copy(key, String(value))}>${String(value)}</dd>`);
+    <dt>${key}</dt><dd title="click: copy a filter" onClick=${() => copyFilter(key, String(value))}>${String(value)}</dd>`);
   return html`
     <h4>Tags</h4>
     <dl class="tags">${rows(own)}</dl>

@@ -8,7 +8,9 @@
 //   path              steps of the critical path, or null
 //   closed            numbers of folded spans (waterfall)
 
+import { arrows } from "./draw_arrows.js";
 import { duration, ticks } from "./format.js";
+import { fits, fitted, lastName, outlined } from "./labels.js";
 import { drawnStart, label } from "./model.js";
 import { barColor, colors, edgeColor } from "./theme.js";
 import { ROW } from "./layout_flame.js";
@@ -18,7 +20,6 @@ const BAR = 19;
 const FONT = '11.5px system-ui, "DejaVu Sans", sans-serif';
 const LETTER = 7; // pixels, of a wide one
 const LEAST_LABEL = 30;
-const MAX_ARROWS = 60; // beyond, only those of the selected span: more than that nobody can follow
 const HATCHED = new Set(["pool", "queue", "buffer"]);
 
 export function draw(context, scene) {
@@ -212,42 +213,6 @@ function timeBeside(context, view, i, right, top) {
   context.fillText(time, right + 6, top + BAR / 2 + 0.5);
 }
 
-/** Of a dotted name the part that tells it from others. */
-const lastName = (said) => (/^[\w.]+$/.test(said) ? said.slice(said.lastIndexOf(".") + 1) : said);
-
-function outlined(context, said, x, y, width) {
-  const shown = fitted(context, said, width);
-  context.strokeStyle = colors().bg;
-  context.lineWidth = 3;
-  context.lineJoin = "round";
-  context.strokeText(shown, x, y);
-  context.fillStyle = colors().text;
-  context.fillText(shown, x, y);
-}
-
-const widths = new Map();
-
-function fits(context, said, room) {
-  if (said.length * 3 > room && said.length > 300) return false;
-  if (!widths.has(said)) {
-    if (widths.size > 20_000) widths.clear();
-    widths.set(said, context.measureText(said).width);
-  }
-  return widths.get(said) <= room;
-}
-
-/** As much of a text as there is room for. */
-function fitted(context, said, room) {
-  if (fits(context, said, room)) return said;
-  let [kept, cut] = [0, Math.min(said.length, Math.ceil(room / 3))];
-  while (kept + 1 < cut) {
-    const middle = (kept + cut) >> 1;
-    if (context.measureText(`${said.slice(0, middle)}…`).width <= room) kept = middle;
-    else cut = middle;
-  }
-  return kept ? `${said.slice(0, kept)}…` : "";
-}
-
 function criticalPath(context, view) {
   context.fillStyle = colors().path;
   for (const step of view.path) {
@@ -258,47 +223,6 @@ function criticalPath(context, view) {
     if (right < 0 || left > view.width) continue;
     context.fillRect(left, view.top + y + ROW - 2.5, Math.max(right - left, 1), 2.5);
   }
-}
-
-/** From a parent in one lane to its child in another: calls, and messages through their queue. */
-function arrows(context, view) {
-  const { trace, layout, selected } = view;
-  const few = trace.crossing.length <= MAX_ARROWS;
-  const shown = few ? trace.crossing : trace.crossing.filter((i) => i === selected || trace.parent[i] === selected);
-  for (const i of shown.slice(0, MAX_ARROWS)) {
-    const parent = trace.parent[i];
-    const at = drawnStart(trace, i);
-    const leaves = Math.max(Math.min(at, trace.end[parent]), trace.start[parent]);
-    const from = { x: view.x(leaves), y: view.top + layout.y[parent] + ROW - 2 };
-    const to = { x: view.x(at), y: view.top + layout.y[i] + ROW / 2 };
-    arrow(context, view, from, to, trace.kindOf(i) === "consumer");
-  }
-  for (const [one, other] of trace.links.slice(0, MAX_ARROWS)) {
-    const from = { x: view.x(trace.start[one]), y: view.top + layout.y[one] + ROW / 2 };
-    const to = { x: view.x(trace.end[other]), y: view.top + layout.y[other] + ROW / 2 };
-    arrow(context, view, from, to, false);
-  }
-}
-
-function arrow(context, view, from, to, queue) {
-  if (Math.max(from.y, to.y) < 0 || Math.min(from.y, to.y) > view.height) return;
-  if (Math.max(from.x, to.x) < 0 || Math.min(from.x, to.x) > view.width) return;
-  context.strokeStyle = context.fillStyle = queue ? colors().queue : colors().muted;
-  context.globalAlpha = queue ? 1 : 0.7;
-  context.lineWidth = queue ? 1.8 : 1;
-  context.setLineDash(queue ? [] : [3, 3]);
-  const bend = Math.min(Math.abs(to.y - from.y) * 0.5, 60);
-  context.beginPath();
-  context.moveTo(from.x, from.y);
-  context.bezierCurveTo(from.x, from.y + bend, to.x - 14, to.y - bend * 0.4, to.x - 5, to.y);
-  context.stroke();
-  context.setLineDash([]);
-  context.beginPath();
-  context.moveTo(to.x, to.y);
-  context.lineTo(to.x - 7, to.y - 3.5);
-  context.lineTo(to.x - 7, to.y + 3.5);
-  context.fill();
-  context.globalAlpha = 1;
 }
 
 function outlines(context, view) {

@@ -4,14 +4,15 @@ import { html, useCallback, useEffect, useMemo, useRef, useState } from "./vendo
 import * as api from "./api.js";
 import { Budget, Legend } from "./budget.js";
 import { around, Chart } from "./chart.js";
+import { copyLink } from "./copy.js";
 import { Detail } from "./detail.js";
 import { Findings } from "./findings.js";
 import { clock, duration, plural } from "./format.js";
-import { useKeys } from "./keys.js";
 import { flame } from "./layout_flame.js";
 import { waterfall } from "./layout_rows.js";
 import { model } from "./model.js";
 import { edgeColor } from "./theme.js";
+import { useTraceKeys } from "./trace_keys.js";
 import { Welcome } from "./welcome.js";
 
 const PAUSE = 300; // milliseconds between two looks at a trace that grows
@@ -21,7 +22,7 @@ export function Trace({ route, go, version, say, waiting }) {
   const [marked, setMarked] = useState(true);
   const [closed, setClosed] = useState(() => new Set());
   const [words, setWords] = useState("");
-  const hits = useHits(route.trace, words);
+  const hits = useHits(trace, words);
   const gutter = Math.min(360, Math.max(140, innerWidth * 0.22));
   const layout = useMemo(
     () => trace && (route.view === "flame" ? flame(trace) : waterfall(trace, closed, gutter)),
@@ -36,7 +37,7 @@ export function Trace({ route, go, version, say, waiting }) {
     return next;
   });
   const nextHit = () => {
-    const found = hits && trace ? [...hits.ids].map((id) => trace.numberOf.get(id)).sort((a, b) => a - b) : [];
+    const found = hits ? [...hits.numbers] : [];
     if (found.length) select(found.find((i) => i > selected) ?? found[0]);
   };
   useTraceKeys({ trace, layout, selected, route, closed, select, toggle, go, setMarked, say });
@@ -63,11 +64,11 @@ export function Trace({ route, go, version, say, waiting }) {
                  if (event.key === "Escape") { setWords(""); event.target.blur(); }
                  if (event.key === "Enter") nextHit();
                }} />
-        ${hits && html`<span class="muted">${hits.problem || plural(hits.ids.size, "span")}</span>`}
+        ${hits && html`<span class="muted">${hits.problem || plural(hits.numbers.size, "span")}</span>`}
         <${Legend} trace=${trace} path=${path} />
       </div>
       <${Chart} trace=${trace} layout=${layout} selected=${selected} path=${path} closed=${closed}
-                hits=${hits && !hits.problem ? new Set([...hits.ids].map((id) => trace.numberOf.get(id))) : null}
+                hits=${hits && !hits.problem ? hits.numbers : null}
                 window=${route.window} onSelect=${select} onWindow=${setWindow} onToggle=${toggle} />
     </main>
     <aside class="side">
@@ -109,26 +110,23 @@ function useTrace(id, version) {
   return found;
 }
 
-/** The spans that the words in the box mean; null without words. */
-function useHits(id, words) {
+/** The numbers of the spans that the words in the box mean, in order; null without words. */
+function useHits(trace, words) {
   const [hits, setHits] = useState(null);
   useEffect(() => {
-    if (!words.trim()) { setHits(null); return undefined; }
+    if (!trace || !words.trim()) { setHits(null); return undefined; }
     let left = false;
-    const timer = setTimeout(() => api.search(id, words).then(
-      ({ spans }) => !left && setHits({ ids: new Set(spans) }),
-      (error) => !left && setHits({ ids: new Set(), problem: error.message }),
+    const found = ({ spans }) => spans.map((id) => trace.numberOf.get(id)).filter((i) => i !== undefined).sort((a, b) => a - b);
+    const timer = setTimeout(() => api.search(trace.trace_id, words).then(
+      (answer) => !left && setHits({ numbers: new Set(found(answer)) }),
+      (error) => !left && setHits({ numbers: new Set(), problem: error.message }),
     ), 150);
     return () => { left = true; clearTimeout(timer); };
-  }, [id, words]);
+  }, [trace, words]);
   return hits;
 }
 
 function Title({ trace, analysis, say }) {
-  const copy = async () => {
-    await navigator.clipboard.writeText(location.href);
-    say("The link to this view is copied.");
-  };
   const facts = [
     duration(trace.extent), processes(trace), plural(trace.count, "span"),
     trace.errors.length && plural(trace.errors.length, "error"),
@@ -141,7 +139,7 @@ function Title({ trace, analysis, say }) {
         ${trace.services.map(([name, count]) => html`<span class="service"><i style=${{ background: edgeColor(name) }}></i>${name} ${count}</span>`)}
         <span class="muted">${clock(trace.began)}</span>
         <span class="muted id" title="trace id">${trace.trace_id}</span>
-        <button class="link" onClick=${copy} title="copy the link (y)">copy link</button>
+        <button class="link" onClick=${() => copyLink(say)} title="copy the link (y)">copy link</button>
         ${["json", "speedscope", "perfetto"].map((format) => html`
           <a class="link" href=${api.exportUrl(trace.trace_id, format)} download>${format === "json" ? "export .json" : format}</a>`)}
         ${trace.sampled_out && html`<span class="warn">sampled out: Datadog would not keep this trace</span>`}
@@ -153,67 +151,4 @@ function Title({ trace, analysis, say }) {
 function processes(trace) {
   const count = new Set(trace.lanes.map((lane) => lane.process || lane.service)).size;
   return `${count} process${count === 1 ? "" : "es"}`;
-}
-
-function useTraceKeys({ trace, layout, selected, route, closed, select, toggle, go, setMarked, say }) {
-  const row = (by) => {
-    if (!trace) return;
-    if (route.view === "waterfall") {
-      const at = layout.order.indexOf(selected);
-      select(layout.order[Math.min(Math.max(at + by, 0), layout.order.length - 1)]);
-    } else if (by > 0) select(selected < 0 ? 0 : trace.size[selected] > 1 ? selected + 1 : selected);
-    else if (selected >= 0 && trace.parent[selected] >= 0) select(trace.parent[selected]);
-  };
-  const side = (by) => {
-    if (!trace || selected < 0) return;
-    if (route.view === "waterfall") {
-      if (closed.has(selected) === by > 0 && trace.size[selected] > 1) toggle(selected);
-      return;
-    }
-    const next = sibling(trace, selected, by);
-    if (next >= 0) select(next);
-  };
-  const nextError = () => {
-    if (!trace || !trace.errors.length) return;
-    select(trace.errors.find((i) => i > selected) ?? trace.errors[0]);
-  };
-  useKeys({
-    f: () => go({ view: "flame" }),
-    w: () => go({ view: "waterfall" }),
-    c: () => setMarked((on) => !on),
-    e: nextError,
-    ArrowDown: () => row(1),
-    ArrowUp: () => row(-1),
-    ArrowLeft: () => side(-1),
-    ArrowRight: () => side(1),
-    Enter: () => selected >= 0 && go({ window: around(trace, selected) }, { quiet: true }),
-    0: () => go({ window: null }, { quiet: true }),
-    "+": () => zoom(trace, route, go, 0.6),
-    "-": () => zoom(trace, route, go, 1 / 0.6),
-    y: async () => {
-      await navigator.clipboard.writeText(location.href);
-      say("The link to this view is copied.");
-    },
-    Escape: () => go({ span: null, window: null }, { quiet: true }),
-  });
-}
-
-function sibling(trace, i, by) {
-  const parent = trace.parent[i];
-  if (by > 0) {
-    const next = i + trace.size[i];
-    return next < trace.count && trace.parent[next] === parent ? next : -1;
-  }
-  let before = -1;
-  for (let k = parent + 1; k < i; k += trace.size[k]) if (trace.parent[k] === parent) before = k;
-  return before;
-}
-
-function zoom(trace, route, go, factor) {
-  if (!trace) return;
-  const [from, to] = route.window || [0, trace.extent * 1.01];
-  const center = (from + to) / 2;
-  const half = ((to - from) / 2) * factor;
-  const window = half * 2 >= trace.extent ? null : [Math.max(center - half, 0), Math.max(center - half, 0) + 2 * half];
-  go({ window }, { quiet: true });
 }
