@@ -25,6 +25,7 @@ And back:
 
     readers     the read API; feed is the list, filtered by a query, once or live
     analysis/   why a trace took so long: waits, lanes, critical path, findings
+    glance      what a line of the list says of a trace's analysis
     page_data   a trace as the page wants it; export as other viewers do
     page/       the page: JavaScript modules, one job each; main.js puts them together
     server      all of it under one address; address says for which requests

@@ -6,13 +6,13 @@ event: changed   traces that are new or have grown, ids of those that pass no mo
 
 import asyncio
 import json
-from collections.abc import Iterable
 from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 from aiohttp import web
 
+from asynctrace.agent.glance import Glances
 from asynctrace.agent.query import Query
 from asynctrace.agent.spans import Summary
 from asynctrace.agent.store import TraceNotFoundError, TraceStore
@@ -47,7 +47,7 @@ def counted(store: TraceStore) -> dict[str, Any]:
 
 
 async def stream(
-    request: web.Request, store: TraceStore, query: Query, closing: asyncio.Event
+    request: web.Request, store: TraceStore, glances: Glances, query: Query, closing: asyncio.Event
 ) -> web.StreamResponse:
     """Answers with events until the page leaves or the agent closes."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
@@ -57,13 +57,13 @@ async def stream(
     leave = store.subscribe(lambda: loop.call_soon_threadsafe(changed.set))
     try:
         version = store.version
-        listed = await asyncio.to_thread(matching, store, query, LISTED)
-        await _tell(response, store, "list", {"traces": _lines(listed)})
+        listed = await asyncio.to_thread(lambda: glances.lines(matching(store, query, LISTED)))
+        await _tell(response, store, "list", {"traces": listed})
         while not closing.is_set():
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(_any(changed, closing), _HEARTBEAT)
             changed.clear()
-            news, version = await asyncio.to_thread(_news, store, query, version)
+            news, version = await asyncio.to_thread(_news, store, glances, query, version)
             await _tell(response, store, "changed", news)
             await asyncio.sleep(_PAUSE)
     except (ConnectionError, RuntimeError):  # the page has left
@@ -82,17 +82,13 @@ async def _any(*events: asyncio.Event) -> None:
             one.cancel()
 
 
-def _news(store: TraceStore, query: Query, version: int) -> tuple[dict[str, Any], int]:
+def _news(store: TraceStore, glances: Glances, query: Query, version: int) -> tuple[dict[str, Any], int]:
     summaries, version = store.summaries_since(version)
     newest = summaries[-LISTED:]
     good = [summary for summary in newest if passes(store, query, summary)]
     kept = {summary.trace_id for summary in good}
     gone = [summary.id for summary in newest if summary.trace_id not in kept]
-    return {"traces": _lines(good), "gone": gone}, version
-
-
-def _lines(summaries: Iterable[Summary]) -> list[dict[str, Any]]:
-    return [summary.to_json() for summary in summaries]
+    return {"traces": glances.lines(good), "gone": gone}, version
 
 
 async def _tell(response: web.StreamResponse, store: TraceStore, event: str, data: dict[str, Any]) -> None:

@@ -24,12 +24,13 @@ from aiohttp import web
 from asynctrace.agent import feed
 from asynctrace.agent.address import is_stranger
 from asynctrace.agent.export import FORMATS
+from asynctrace.agent.glance import Glances
 from asynctrace.agent.page_data import TraceView
 from asynctrace.agent.protocol import Chunk
 from asynctrace.agent.query import QueryError, parse
-from asynctrace.agent.spans import LOW_64, Trace
+from asynctrace.agent.spans import LOW_64, LOW_128, Link, Trace
 from asynctrace.agent.store import MIB, TraceNotFoundError, TraceStore
-from asynctrace.agent.wire import checked
+from asynctrace.agent.wire import from_map
 
 API = "/asynctrace/v1"
 MAX_IMPORT = 256 * MIB
@@ -54,6 +55,7 @@ class Readers:
         self._telemetry = telemetry
         self._loopback_only = loopback_only
         self._views: OrderedDict[tuple[int, int], TraceView] = OrderedDict()  # by id and number of spans
+        self._glances = Glances(store)
         self.closing = asyncio.Event()
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
@@ -169,15 +171,17 @@ class Readers:
                 raise ValueError(f"the file is larger than {MAX_IMPORT // MIB} MB")
 
         def build() -> dict[str, Any]:
-            traces = _traces_of(bytes(body))
-            self._store.add([_chunk(trace) for trace in traces])
-            return {"traces": [trace.id for trace in traces]}
+            chunks = _chunks_of(bytes(body))
+            self._store.add(chunks)
+            return {"traces": [f"{(chunk.high or 0) << 64 | chunk.low:032x}" for chunk in chunks]}
 
         return await _answer(build)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """The list as server-sent events; see `feed`."""
-        return await feed.stream(request, self._store, parse(request.query.get("q", "")), self.closing)
+        return await feed.stream(
+            request, self._store, self._glances, parse(request.query.get("q", "")), self.closing
+        )
 
     async def counters(self, _request: web.Request) -> web.Response:
         """What arrived, what was dropped, and how much is held."""
@@ -207,20 +211,24 @@ class Readers:
         return view
 
 
-def _traces_of(body: bytes) -> list[Trace]:
+def _chunks_of(body: bytes) -> list[Chunk]:
+    """What a file holds, each value brought into its form: it may be from anywhere."""
     try:
         found = json.loads(body)
         listed = found if isinstance(found, list) else found.get("traces", [found])
-        return [Trace.from_json(one) for one in listed]
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return [_chunk(one) for one in listed]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
         raise ValueError("this is no trace that asynctrace wrote") from None
 
 
-def _chunk(trace: Trace) -> Chunk:
-    for span in trace.spans:
-        span.trace_id = trace.trace_id & LOW_64
-        checked(span)
-    return Chunk(trace.trace_id & LOW_64, trace.trace_id >> 64 or None, trace.spans)
+def _chunk(data: dict[str, Any]) -> Chunk:
+    trace_id = int(data["trace_id"], 16) & LOW_128
+    spans = []
+    for row in data["spans"]:
+        span = from_map({**row, "trace_id": trace_id & LOW_64})
+        span.links = tuple(Link.from_json(link) for link in row.get("links") or ())
+        spans.append(span)
+    return Chunk(trace_id & LOW_64, trace_id >> 64 or None, spans)
 
 
 def _error(text: str, status: int, **more: Any) -> web.Response:

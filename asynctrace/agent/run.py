@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from types import FrameType
 
 from asynctrace.agent.client import AgentError, address_of, find_viewer
-from asynctrace.agent.threaded import start_in_thread
 from asynctrace.agent.spans import Trace
 from asynctrace.agent.store import TROUBLE, TraceStore
 from asynctrace.agent.terminal import draw_trace
 from asynctrace.agent.text import glyphs_for, plural, wants_color
+from asynctrace.agent.threaded import start_in_thread
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # what a shell answers
 _SIGNAL_BASE = 128

@@ -36,7 +36,8 @@ class Link:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Link":
         """A link from what `to_json` wrote."""
-        return cls(int(data["trace_id"], 16), int(data["span_id"]), dict(data.get("attributes") or {}))
+        attributes = {str(key): str(value) for key, value in (data.get("attributes") or {}).items()}
+        return cls(int(data["trace_id"], 16) & LOW_128, int(data["span_id"]) & LOW_64, attributes)
 
 
 @dataclass(slots=True)

@@ -11,9 +11,12 @@ from hypothesis import given, settings, strategies as st
 
 from asynctrace.agent.embedded import Agent
 from asynctrace.agent.export import as_perfetto, as_speedscope
-from asynctrace.agent.readers import API
+from asynctrace.agent.page_data import TraceView
+from asynctrace.agent.readers import API, _chunks_of
 from asynctrace.agent.server import PAGE
 from asynctrace.agent.spans import Link, Trace
+from asynctrace.agent.store import TraceStore
+from asynctrace.agent.terminal import draw_trace
 from tests.agent.payloads import MS, TRACE_ID, chunk, span
 
 ID = f"{TRACE_ID:032x}"
@@ -144,6 +147,10 @@ async def test_the_list_is_live(agent: Agent, session: aiohttp.ClientSession) ->
         told = events(reply)
         name, first = await anext(told)
         assert (name, len(first["traces"]), first["counters"]["spans"]) == ("list", 2, 3)
+        assert [one["findings"] for one in first["traces"]] == [0, 1]
+        assert first["traces"][0]["shares"] == [
+            {"kind": "code", "label": "shop", "service": "shop", "time": MS}
+        ]
         agent.store.add([chunk(span(1), low=5), chunk(span(9, 1))])
         news = [await anext(told)]
         while not news[-1][1]["traces"]:
@@ -192,6 +199,59 @@ async def test_what_was_exported_can_be_imported(session: aiohttp.ClientSession)
                     "this is no trace that asynctrace wrote",
                 )
         assert len(other.store) == 1
+
+
+EXPORTED = Trace(
+    TRACE_ID, [span(1, metrics={"a": 1.0}, meta={"b": "c"}, links=(Link(1, 2, {"d": "e"}),)), span(2, 1)]
+).to_json()
+WRITTEN = [
+    "null",
+    "true",
+    "-1",
+    "1e400",
+    "5.5",
+    "1" * 30,
+    '"x"',
+    "[]",
+    "{}",
+    "[{}]",
+    '{"a": 1}',
+]
+values = st.sampled_from(WRITTEN).map(json.loads)
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_no_file_stops_the_import(data: st.DataObject) -> None:
+    """Whatever stands where in a file: it is refused, or what is kept of it can be listed, drawn and told again."""
+    file = json.loads(json.dumps(EXPORTED))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place: Any = file
+        while isinstance(place, (dict, list)) and place and data.draw(st.booleans()):
+            inner = place[
+                data.draw(
+                    st.sampled_from(sorted(place) if isinstance(place, dict) else list(range(len(place))))
+                )
+            ]
+            if not isinstance(inner, (dict, list)) or not inner:
+                break
+            place = inner
+        if isinstance(place, dict):
+            place[data.draw(st.sampled_from(sorted(place)))] = data.draw(values)
+        else:
+            place[0] = data.draw(values)
+    try:
+        chunks = _chunks_of(json.dumps(file).encode())
+    except ValueError as refused:
+        assert str(refused) == "this is no trace that asynctrace wrote"  # noqa: PT017 - it may also be taken
+        return
+    store = TraceStore()
+    store.add(chunks)
+    for trace in store.traces():
+        json.dumps(trace.to_json(), allow_nan=False)
+        view = TraceView(trace)
+        json.dumps([view.columns(), view.analysis()], allow_nan=False)
+        draw_trace(trace)
 
 
 @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}], ids=str)

@@ -60,6 +60,16 @@ function merged(old, { traces, gone }) {
   return [...[...news.values()].reverse(), ...kept].slice(0, MOST);
 }
 
+/** How long it took, beside the longest, and where its time went. */
+function Length({ one, longest }) {
+  const shares = one.shares?.length ? one.shares : [{ kind: "code", service: one.service, time: 1 }];
+  return html`
+    <span class="length" style=${{ width: `${Math.max(2, (one.duration / longest) * 100)}%` }}>
+      ${shares.map(({ kind, service, time }) => html`
+        <i class=${kind} style=${{ flexGrow: time, ...(kind === "code" ? { background: edgeColor(service) } : {}) }}></i>`)}
+    </span>`;
+}
+
 export function TraceList({ list, current, onOpen }) {
   const { traces, problem } = list;
   const longest = traces.reduce((most, one) => Math.max(most, one.duration), 1);
@@ -77,11 +87,11 @@ export function TraceList({ list, current, onOpen }) {
             <span class="services">${one.services.map((name) => html`<i style=${{ background: edgeColor(name) }} title=${name}></i>`)}
               ${one.service}</span>
             ${one.errors > 0 && html`<span class="errors">${plural(one.errors, "error")}</span>`}
+            ${one.findings > (one.errors ? 1 : 0) && html`<span class="warn" title="see them beside the trace">⚠ ${one.findings}</span>`}
             ${one.sampled_out && html`<span title="a sampling rule decided against it: Datadog would not keep it">sampled out</span>`}
             <span class="when">${plural(one.span_count, "span")} · ${clock(one.start, { exact: false })}</span>
           </span>
-          <span class="length"><i style=${{
-            width: `${Math.max(1, (one.duration / longest) * 100)}%`, background: edgeColor(one.service) }}></i></span>
+          <${Length} one=${one} longest=${longest} />
         </a>`)}
     </nav>`;
 }
