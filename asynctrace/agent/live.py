@@ -103,9 +103,8 @@ def view(options: ViewOptions) -> int:
     Raises:
         AgentError: a port is taken, the address is not one of this machine, or a file cannot be used.
     """
-    gc.set_threshold(
-        100_000, 20, 50
-    )  # a trace is 100,000 objects of the same age: to look through them often is for nothing
+    # A trace is 100,000 objects of the same age: to look through them often is for nothing.
+    gc.set_threshold(100_000, 20, 50)
     try:
         return asyncio.run(_view(options))
     except KeyboardInterrupt:  # where the loop knows no signal handlers

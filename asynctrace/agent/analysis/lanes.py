@@ -19,7 +19,8 @@ def walk(roots: list[Node]) -> Iterator[tuple[Node, Node | None]]:
     while stack:
         node, parent = stack.pop()
         yield node, parent
-        stack.extend((child, node) for child in reversed(node.children))
+        if node.children:
+            stack += [(child, node) for child in reversed(node.children)]
 
 
 def lanes(nodes: Iterable[tuple[Node, Node | None]]) -> dict[int, Lane]:

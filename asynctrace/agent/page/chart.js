@@ -18,7 +18,8 @@ export function Chart(props) {
   const scroller = useRef();
   const canvas = useRef();
   const now = useRef({ scroll: 0, width: 0, height: 0 });
-  now.current = { ...now.current, trace, layout, selected, hits, path, closed, hovered: hover ? hover.span : -1 };
+  const hovered = hover && hover.span < trace.count ? hover.span : -1;
+  now.current = { ...now.current, trace, layout, selected, hits, path, closed, hovered };
   const [from, to] = props.window || [0, trace.extent * 1.01];
   Object.assign(now.current, { from, to });
   const paint = usePaint(canvas, now);
@@ -26,7 +27,10 @@ export function Chart(props) {
   useLayoutEffect(paint);
   useEffect(() => follow(scroller.current, canvas.current, now, paint), []);
   useEffect(() => reveal(scroller.current, now.current), [selected, layout]);
-  useEffect(() => listen(scroller.current, now, { paint, onWindow, setHover }), [trace]);
+  useEffect(() => {
+    setHover(null); // its number is another span's now
+    return listen(scroller.current, now, { paint, onWindow, setHover });
+  }, [trace]);
 
   const spanUnder = (event) => spanAt(now.current, at(scroller.current, event));
   const click = (event) => {
@@ -45,7 +49,7 @@ export function Chart(props) {
          onClick=${click} onDblClick=${zoom}>
       <canvas ref=${canvas}></canvas>
       <div class="chart-extent" style=${{ height: `${layout.height + AXIS + ROW}px` }}></div>
-      ${hover && hover.span >= 0 && html`<${Tooltip} trace=${trace} hover=${hover} />`}
+      ${hovered >= 0 && html`<${Tooltip} trace=${trace} hover=${hover} />`}
     </div>`;
 }
 

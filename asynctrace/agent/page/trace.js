@@ -20,7 +20,8 @@ const PAUSE = 300; // milliseconds between two looks at a trace that grows
 export function Trace({ route, go, version, say, waiting }) {
   const { trace, analysis, problem } = useTrace(route.trace, version);
   const [marked, setMarked] = useState(true);
-  const [closed, setClosed] = useState(() => new Set());
+  const [closedIds, setClosedIds] = useState(() => new Set()); // ids: numbers change when the trace grows
+  const closed = useMemo(() => new Set(trace ? [...closedIds].map((id) => trace.numberOf.get(id)) : []), [trace, closedIds]);
   const [words, setWords] = useState("");
   const hits = useHits(trace, words);
   const gutter = Math.min(360, Math.max(140, innerWidth * 0.22));
@@ -31,9 +32,9 @@ export function Trace({ route, go, version, say, waiting }) {
   const selected = trace && route.span ? trace.numberOf.get(route.span) ?? -1 : -1;
   const select = useCallback((i) => trace && go({ span: i < 0 ? null : trace.id[i] }, { quiet: true }), [trace]);
   const setWindow = useCallback((window) => go({ window }, { quiet: true }), []);
-  const toggle = (i) => setClosed((old) => {
+  const toggle = (i) => setClosedIds((old) => {
     const next = new Set(old);
-    if (!next.delete(i)) next.add(i);
+    if (!next.delete(trace.id[i])) next.add(trace.id[i]);
     return next;
   });
   const nextHit = () => {

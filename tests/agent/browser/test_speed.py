@@ -147,7 +147,7 @@ async def test_a_trace_is_seen_a_second_after_its_request(browser: Browser, view
         ended = float(await process.stdout.readline())
         await expect(page.get_by_text(f"visible {number}").first).to_be_visible(timeout=10_000)
         seen.append(time.time() - ended)
-        await process.communicate()
+        await process.communicate(b"")
     await page.context.close()
     print(f"visible {min(seen):.2f} s after its request ended")
     assert min(seen) < 1.0 * SLACK
