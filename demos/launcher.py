@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -236,7 +236,8 @@ def _wait_for_reader() -> None:
     """The page is gone when we are: whoever sits at the terminal is given time to look at it."""
     if sys.stdin.isatty() and sys.stdout.isatty():
         _say("The traces stay in the browser until you press Enter.")
-        select.select([sys.stdin], [], [], READER_SECONDS)
+        with suppress(OSError):  # where only sockets can be waited for
+            select.select([sys.stdin], [], [], READER_SECONDS)
 
 
 def _keep(agent: AgentThread, shop: Shop) -> None:

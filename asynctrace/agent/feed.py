@@ -83,8 +83,7 @@ async def _any(*events: asyncio.Event) -> None:
 
 
 def _news(store: TraceStore, glances: Glances, query: Query, version: int) -> tuple[dict[str, Any], int]:
-    summaries, version = store.summaries_since(version)
-    newest = summaries[-LISTED:]
+    newest, version = store.summaries_since(version, LISTED)
     good = [summary for summary in newest if passes(store, query, summary)]
     kept = {summary.trace_id for summary in good}
     gone = [summary.id for summary in newest if summary.trace_id not in kept]

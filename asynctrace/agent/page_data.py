@@ -4,7 +4,9 @@ Times are nanoseconds since the trace began: they fit a number of JavaScript's, 
 only one span's details need is asked for span by span.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable
+from threading import Lock
 from typing import Any
 
 from asynctrace.agent.analysis.critical import critical_path, shares
@@ -12,7 +14,10 @@ from asynctrace.agent.analysis.findings import Case, findings
 from asynctrace.agent.analysis.lanes import lanes, walk
 from asynctrace.agent.analysis.waits import Part, waits
 from asynctrace.agent.spans import Trace
+from asynctrace.agent.store import TraceStore
 from asynctrace.agent.tree import Node, build
+
+_KEPT_SPANS = 150_000  # some 150 MB
 
 
 class TraceView:
@@ -80,6 +85,34 @@ class TraceView:
 
 def _part(number: int, part: Part) -> list[Any]:
     return [number, part.kind, part.label, part.offset, part.duration]
+
+
+class Views:
+    """The traces that were looked at last, taken apart; as many as have room. For any thread."""
+
+    def __init__(self, store: TraceStore) -> None:
+        self._store = store
+        self._lock = Lock()
+        self._views: OrderedDict[tuple[int, int], TraceView] = OrderedDict()  # by id and number of spans
+
+    def find(self, text: str) -> TraceView:
+        """The view of a trace as it is now; for `text` see `TraceStore.find`.
+
+        Raises:
+            TraceNotFoundError: there is none, or the text stands for several.
+        """
+        with (
+            self._lock
+        ):  # the page asks for columns and analysis one after the other: one of them does the work
+            summary = self._store.summary(text)
+            key = summary.trace_id, summary.span_count
+            view = self._views.get(key)
+            if view is None:
+                view = self._views[key] = TraceView(self._store.find(summary.id))
+            self._views.move_to_end(key)
+            while len(self._views) > 1 and sum(count for _, count in self._views) > _KEPT_SPANS:
+                self._views.popitem(last=False)
+            return view
 
 
 class _Table(dict[str, int]):

@@ -15,7 +15,6 @@ All of it below `/asynctrace/v1`.
 
 import asyncio
 import json
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -25,7 +24,7 @@ from asynctrace.agent import feed
 from asynctrace.agent.address import is_stranger
 from asynctrace.agent.export import FORMATS
 from asynctrace.agent.glance import Glances
-from asynctrace.agent.page_data import TraceView
+from asynctrace.agent.page_data import TraceView, Views
 from asynctrace.agent.protocol import Chunk
 from asynctrace.agent.query import QueryError, parse
 from asynctrace.agent.spans import LOW_64, LOW_128, Link, Trace
@@ -34,7 +33,6 @@ from asynctrace.agent.wire import from_map
 
 API = "/asynctrace/v1"
 MAX_IMPORT = 256 * MIB
-_KEPT_VIEWS = 3
 _NOT_FOUND, _CONFLICT = 404, 409
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -54,7 +52,7 @@ class Readers:
         self._store = store
         self._telemetry = telemetry
         self._loopback_only = loopback_only
-        self._views: OrderedDict[tuple[int, int], TraceView] = OrderedDict()  # by id and number of spans
+        self._views = Views(store)
         self._glances = Glances(store)
         self.closing = asyncio.Event()
 
@@ -199,16 +197,7 @@ class Readers:
         return self._store.find(request.match_info["id"])
 
     def _view(self, request: web.Request) -> TraceView:
-        """The trace taken apart, kept for the next question about it."""
-        summary = self._store.summary(request.match_info["id"])
-        key = summary.trace_id, summary.span_count
-        view = self._views.get(key)
-        if view is None:
-            view = TraceView(self._find(request))
-            self._views[key] = view
-            while len(self._views) > _KEPT_VIEWS:
-                self._views.popitem(last=False)
-        return view
+        return self._views.find(request.match_info["id"])
 
 
 def _chunks_of(body: bytes) -> list[Chunk]:

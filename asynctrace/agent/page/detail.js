@@ -96,13 +96,8 @@ function Links({ trace, span, onSelect }) {
 }
 
 function Events({ span }) {
-  let events = [];
-  try {
-    events = JSON.parse(span.meta.events || "[]");
-  } catch {
-    events = [{ name: span.meta.events }];
-  }
-  if (!Array.isArray(events) || !events.length) return null;
+  const events = told(span.meta.events);
+  if (!events.length) return null;
   return html`
     <h4>Events</h4>
     <ul class="events">
@@ -113,6 +108,16 @@ function Events({ span }) {
           <dl>${Object.entries(event.attributes || {}).map(([key, value]) => html`<${Row} name=${key} value=${String(value)} />`)}</dl>
         </li>`)}
     </ul>`;
+}
+
+/** The events in a tag; whoever sent it may have written anything. */
+function told(tag) {
+  if (!tag) return [];
+  try {
+    const events = JSON.parse(tag);
+    if (Array.isArray(events)) return events.filter((event) => event && typeof event === "object");
+  } catch { /* then it is no JSON */ }
+  return [{ name: tag }];
 }
 
 function Tags({ span, say }) {

@@ -1,9 +1,11 @@
 // Arrows from lane to lane: what called what, and what waited in which queue.
 
+import { duration } from "./format.js";
 import { drawnStart } from "./model.js";
 import { colors } from "./theme.js";
 import { ROW } from "./layout_flame.js";
 
+const MAX_DWELLS = 10;
 const MAX_ARROWS = 60; // beyond, only those of the selected span: more than that nobody can follow
 
 /** From a parent in one lane to its child in another: calls, and messages through their queue. */
@@ -17,13 +19,24 @@ export function arrows(context, view) {
     const leaves = Math.max(Math.min(at, trace.end[parent]), trace.start[parent]);
     const from = { x: view.x(leaves), y: view.top + layout.y[parent] + ROW - 2 };
     const to = { x: view.x(at), y: view.top + layout.y[i] + ROW / 2 };
-    arrow(context, view, from, to, trace.kindOf(i) === "consumer");
+    const queue = trace.kindOf(i) === "consumer";
+    arrow(context, view, from, to, queue);
+    if (queue && shown.length <= MAX_DWELLS) dwell(context, trace, i, from, to);
   }
   for (const [one, other] of trace.links.slice(0, MAX_ARROWS)) {
     const from = { x: view.x(trace.start[one]), y: view.top + layout.y[one] + ROW / 2 };
     const to = { x: view.x(trace.end[other]), y: view.top + layout.y[other] + ROW / 2 };
     arrow(context, view, from, to, false);
   }
+}
+
+/** How long a message was on its way, beside its arrow. */
+function dwell(context, trace, i, from, to) {
+  const waited = (trace.partsOf.get(i) || []).filter((part) => part.offset < 0);
+  if (!waited.length) return;
+  const time = duration(waited.reduce((sum, part) => sum + part.duration, 0));
+  context.fillStyle = colors().queue;
+  context.fillText(time, Math.max(from.x, to.x) + 4, (from.y + to.y) / 2);
 }
 
 function arrow(context, view, from, to, queue) {

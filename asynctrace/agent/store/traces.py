@@ -176,11 +176,14 @@ class TraceStore:
         with self._changed:
             return self._find(text).summary()
 
-    def summaries_since(self, version: int) -> tuple[list[Summary], int]:
-        """The lines of the traces that changed after `version`, in that order, and the version now."""
+    def summaries_since(self, version: int, limit: int = -1) -> tuple[list[Summary], int]:
+        """The lines of the traces that changed after `version`, in that order, and the version now.
+
+        At most `limit`, those that changed last; all when it is negative.
+        """
         with self._changed:
-            found = self._entries.select("WHERE version > ? ORDER BY version", version)
-            return [entry.summary() for entry in found], self._version
+            found = self._entries.select("WHERE version > ? ORDER BY version DESC LIMIT ?", version, limit)
+            return [entry.summary() for entry in found][::-1], self._version
 
     def traces(self, limit: int = -1) -> list[Trace]:
         """The traces, the one that changed last first; at most `limit`, all when it is negative."""

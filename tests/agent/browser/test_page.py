@@ -336,6 +336,12 @@ async def test_what_is_in_a_trace_is_text(viewer: Viewer) -> None:
             )
         ]
     )
+    odd = {
+        "events": '[null, 5, {"name": 7, "attributes": [1]}, {"name": "late", "attributes": {"a": {"b": [1]}}}]'
+    }
+    viewer.agent.store.add([chunk(span(2, 1, ms=5, meta=odd))])
+    await viewer.open(TRACE_ID, span="2")
+    await viewer.says(viewer.detail.locator(".events"), "late")
     await viewer.open(TRACE_ID, span="1")
     await viewer.says(viewer.detail, evil)
     await viewer.says(viewer.lines, evil)
