@@ -30,6 +30,7 @@ And back:
     page/       the page: JavaScript modules, one job each; main.js puts them together
     server      all of it under one address; address says for which requests
     embedded    the agent as an object, in a running loop; threaded in a thread of its own
+    waiting     for events, with a bound
     ports       who has a port, sockets that were left behind
     client      the read API from the other side, for `asynctrace show`
     tree        spans to the rows of a drawing: parents, order, folding

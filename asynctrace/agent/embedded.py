@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ from asynctrace.agent.spans import Trace
 from asynctrace.agent.store import DEFAULT_MAX_BYTES, TraceStore
 from asynctrace.agent.tracers import Tracers
 from asynctrace.agent.version import asynctrace_version
+from asynctrace.agent.waiting import wait_any
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -164,10 +164,9 @@ class Agent:
         """
         for _ in range(_TURNS):
             await asyncio.sleep(0)
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), timeout)
-            return await asyncio.to_thread(self._intake.wait_idle, timeout)
-        return False
+        if not await wait_any(self._idle, timeout=timeout):
+            return False
+        return await asyncio.to_thread(self._intake.wait_idle, timeout)
 
     async def stop(self) -> None:
         """Closes the port and decodes what is queued. The store can still be read."""
@@ -197,12 +196,8 @@ class Agent:
                 for trace in traces:
                     if wanted(trace):
                         return trace
-                try:
-                    await asyncio.wait_for(changed.wait(), deadline - loop.time())
-                except asyncio.TimeoutError:
-                    raise TimeoutError(
-                        f"no such trace within {timeout:g} s; {self.store.describe()}"
-                    ) from None
+                if not await wait_any(changed, timeout=max(0.0, deadline - loop.time())):
+                    raise TimeoutError(f"no such trace within {timeout:g} s; {self.store.describe()}")
         finally:
             unsubscribe()
 

@@ -6,7 +6,6 @@ event: changed   traces that are new or have grown, ids of those that pass no mo
 
 import asyncio
 import json
-from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -16,6 +15,7 @@ from asynctrace.agent.glance import Glances
 from asynctrace.agent.query import Query
 from asynctrace.agent.spans import Summary
 from asynctrace.agent.store import TraceNotFoundError, TraceStore
+from asynctrace.agent.waiting import wait_any
 
 LISTED = 300  # lines that a page begins with
 _PAUSE = 0.15  # seconds between two events
@@ -60,8 +60,7 @@ async def stream(
         listed = await asyncio.to_thread(lambda: glances.lines(matching(store, query, LISTED)))
         await _tell(response, store, "list", {"traces": listed})
         while not closing.is_set():
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(_any(changed, closing), _HEARTBEAT)
+            await wait_any(changed, closing, timeout=_HEARTBEAT)
             changed.clear()
             news, version = await asyncio.to_thread(_news, store, glances, query, version)
             await _tell(response, store, "changed", news)
@@ -71,15 +70,6 @@ async def stream(
     finally:
         leave()
     return response
-
-
-async def _any(*events: asyncio.Event) -> None:
-    waiting = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for one in waiting:
-            one.cancel()
 
 
 def _news(store: TraceStore, glances: Glances, query: Query, version: int) -> tuple[dict[str, Any], int]:

@@ -23,6 +23,7 @@ from asynctrace.agent.ports import who_holds
 from asynctrace.agent.spans import LOW_64, Summary
 from asynctrace.agent.store import MIB, TROUBLE, TraceStore
 from asynctrace.agent.text import Paint, cells, clean, cut, duration, glyphs_for, plural, wants_color
+from asynctrace.agent.waiting import wait_any
 
 DEFAULT_PORT = 8126
 DEFAULT_OTLP_PORT = 4318
@@ -56,8 +57,7 @@ async def quiet_traces(store: TraceStore, quiet: float = QUIET) -> AsyncIterator
                 if len(yielded) > _REMEMBERED:
                     del yielded[next(iter(yielded))]
             rest = next(iter(waiting.values()))[0] - loop.time() if waiting else None
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(changed.wait(), rest)
+            await wait_any(changed, timeout=rest)
     finally:
         unsubscribe()
 

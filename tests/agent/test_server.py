@@ -19,6 +19,7 @@ from asynctrace.agent.embedded import Agent
 from asynctrace.agent.live import quiet_traces
 from asynctrace.agent.spans import Trace
 from asynctrace.agent.tracers import MAX_BODY
+from asynctrace.agent.waiting import wait_any
 from tests.agent.payloads import TRACE_ID, chunk, span, v04, v05, wire
 
 ACCEPTED = {"rate_by_service": {"service:,env:": 1}}
@@ -243,6 +244,18 @@ async def test_quiet_traces_come_once_and_again_when_they_grow() -> None:
         trace, before = await asyncio.wait_for(anext(told), 5)
         assert (trace.span_count, before) == (2, 1)
         await told.aclose()  # type: ignore[attr-defined]
+
+
+async def test_waiting_loses_no_cancellation() -> None:
+    """Also one that comes in the moment of the time-out, or of the event."""
+    for delay in (0, 0.001, 0.002):
+        for event in (asyncio.Event(), asyncio.Event()):
+            waiting = asyncio.ensure_future(wait_any(event, timeout=0.001))
+            await asyncio.sleep(delay)
+            event.set()
+            if waiting.cancel():
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
 
 
 PROGRAM = """

@@ -90,7 +90,7 @@ function useTrace(id, version) {
   const [found, setFound] = useState({});
   const last = useRef(0);
   useEffect(() => {
-    if (!id) return undefined;
+    if (!id || found.trace?.count === version) return undefined; // the list may have come after the trace
     let left = false;
     const load = async () => {
       last.current = performance.now();
