@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from typing import Any, cast
 
 import pytest
@@ -11,6 +13,7 @@ from asynctrace import SpanContext, span
 from asynctrace._core import tracer as doors
 from asynctrace._core.delivery import head, tail
 from asynctrace._core.tracer import (
+    integration,
     is_for_one_span,
     is_remote,
     local_root,
@@ -18,6 +21,8 @@ from asynctrace._core.tracer import (
     open_traces,
     partial_flush,
     sample,
+    set_up,
+    start_writer,
     take_finished,
 )
 
@@ -56,7 +61,7 @@ def test_a_remote_parent_is_told() -> None:
 def test_the_traces_it_holds_are_told() -> None:
     """`_span_aggregator._traces`, with how many spans of each have ended, its lock, and ddtrace's processors."""
     with span("root") as root:
-        with span("child") as child:
+        with tracer.trace("child") as child:
             pass
         (waiting,) = [one for one in open_traces() if one[0] == root.trace_id]
         assert waiting[1] == 1
@@ -67,12 +72,58 @@ def test_the_traces_it_holds_are_told() -> None:
     assert take_finished(root.trace_id) == []
 
 
+def test_the_writer_says_whether_it_runs() -> None:
+    """`_span_aggregator.writer.status`, and `_sync_mode`, in which it never does."""
+    writer: Any = tracer._span_aggregator.writer
+    start_writer()
+    assert writer.status.value == "running"
+    assert writer._sync_mode is False
+
+
+@pytest.mark.parametrize("name", ["logging", "structlog"])
+def test_its_integrations_come_off_again(name: str) -> None:
+    """`ddtrace.contrib.internal.*.patch` has both ways, and the library says which it is: not on here."""
+    door = integration(name)
+    assert callable(door.patch)
+    assert callable(door.unpatch)
+    door.patch()
+    assert importlib.import_module(name)._datadog_patch is True
+    door.unpatch()
+    assert importlib.import_module(name)._datadog_patch is False
+
+
 def test_an_early_decision_needs_the_rules() -> None:
     """`_span_aggregator.sampling_processor.sampler.rules`: none, so the trace is sampled, and kept."""
     with tracer.trace("root") as root:
         assert root.context.sampling_priority is None
         assert may_decide_early(root)
         assert root.context.sampling_priority == 1
+
+
+def test_no_early_decision_without_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should they move, spans wait for their trace."""
+    with tracer.trace("root") as root:
+        monkeypatch.setattr(tracer._span_aggregator, "sampling_processor", Nothing())
+        assert not may_decide_early(root)
+        monkeypatch.undo()
+
+
+def test_nothing_is_taken_that_our_filter_would_not_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it among the filters, finished spans wait for their trace."""
+    with span("root") as root:
+        with tracer.trace("child"):
+            pass
+        monkeypatch.setattr(tracer._span_aggregator, "user_processors", [])
+        assert take_finished(root.trace_id) == []
+        monkeypatch.undo()
+        assert len(take_finished(root.trace_id)) == 1
+
+
+def test_set_up_is_once_a_process() -> None:
+    """A second time changes nothing."""
+    before = tracer.configure, tracer.context_provider, list(tracer._span_aggregator.user_processors)
+    set_up()
+    assert before == (tracer.configure, tracer.context_provider, tracer._span_aggregator.user_processors)
 
 
 class Nothing:
@@ -87,9 +138,49 @@ def test_without_any_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
         assert partial_flush()
         assert not may_decide_early(root)
         sample(root)
+        start_writer()
+        doors.process([root])
+        doors.decide_by_rules(root)
+        assert doors.partial_flush_most() == 300
+        assert doors.has_single_span_rules()
         monkeypatch.undo()
     assert local_root(cast("Any", Nothing())) is not None
     assert not is_remote(cast("Any", Nothing()))
+
+
+def test_without_the_modules_that_are_not_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local root has its process's number, then, and nobody is taken to watch spans."""
+
+    def moved(name: str) -> Any:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(importlib, "import_module", moved)
+    assert doors.process_tags() == {"process_id": os.getpid()}
+    processors, listens = doors._watching()
+    assert (list(processors()), listens("trace.span_start")) == ([], False)
+    monkeypatch.setattr(doors, "_span_processors", moved)
+    assert not doors.watchers()
+
+
+class Plain:
+    """A span of a later ddtrace: its tags go one by one, and what its local root is can't be told."""
+
+    __slots__ = ("tags",)
+
+    def __init__(self) -> None:
+        self.tags: dict[str, Any] = {}
+
+    def set_tag(self, key: str, value: Any) -> None:
+        self.tags[key] = value
+
+
+def test_a_span_without_its_private_sides() -> None:
+    """It gets its tags by the public way, and keeps the local root that it has."""
+    plain = Plain()
+    doors.set_tags(cast("Any", plain), {"a": "1", "b": 2})
+    assert plain.tags == {"a": "1", "b": 2}
+    with tracer.trace("root") as root:
+        doors.adopt(cast("Any", plain), root)
 
 
 def test_filters_without_their_door() -> None:
