@@ -60,7 +60,7 @@ def note(
 ) -> None:
     """Remember who is about to cancel a task and what it waits for, as long as `still()`; that must not hold the task.
 
-    When a CancelledError leaves one of these, thousands may be cancelled: then there is no time to look who waits for it.
+    When a CancelledError leaves one of these, thousands may be cancelled: to look then who waits for it took too long.
     """
     _asked[task] = noted = (source, "" if cause is None else type_name(cause), still)
     for one in _waited_for(task):

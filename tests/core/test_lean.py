@@ -399,9 +399,7 @@ def test_below_a_span_that_began_while_the_tracer_was_off(traces: Recorder) -> N
     assert theirs.trace_id not in buffers
 
 
-def test_the_root_ends_as_the_first_record_begins(
-    traces: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_root_ends_as_the_first_record_begins(traces: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     """In another thread: its trace leaves before there is a buffer for it to take along."""
     root = start_span("root")
 
@@ -417,9 +415,7 @@ def test_the_root_ends_as_the_first_record_begins(
     assert root.trace_id not in buffers
 
 
-def test_threads_open_the_first_records_of_a_trace(
-    traces: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_open_the_first_records_of_a_trace(traces: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the same time: they wait in one buffer."""
     both = threading.Barrier(2)
 
@@ -517,7 +513,9 @@ def test_switched_off_while_it_runs(flushed: Any) -> None:
         assert root.trace_id not in buffers
     finally:
         tracer.enabled = True
-        tracer._span_aggregator._traces.pop(root.trace_id)  # it would be said at the end that this was not sent
+        tracer._span_aggregator._traces.pop(
+            root.trace_id
+        )  # it would be said at the end that this was not sent
     with span("again"), span("child"):
         pass
     assert flushed() == ["again", "child"]
@@ -807,9 +805,8 @@ def test_the_profiler_is_told_that_work_on_another_trace_is_over(heard: list[Any
     with span("elsewhere") as elsewhere:
         there = SpanContext.current()
     with span("root") as root:
-        with attached(there):
-            with span("child"):
-                assert heard[-1].trace_id == elsewhere.trace_id
+        with attached(there), span("child"):
+            assert heard[-1].trace_id == elsewhere.trace_id
         assert heard[-1].span_id == root.span_id
 
 
