@@ -315,14 +315,15 @@ class Span(Entry):
 
     def finish(self) -> None:
         """End it; anywhere, in any task or thread. Ending twice does nothing."""
-        if self._end_ns:
-            return
         if not self._written:
-            self._finish_started(self._known())
+            if not self._end_ns:
+                self._finish_started(self._known())
             return
         end, dd = time_ns(), self._dd
         if dd is not None and dd.duration_ns is not None:  # ended by way of ddtrace
             end = dd.start_ns + dd.duration_ns
+        if self._end_ns:  # no call from here to where it is set: other threads may be about to end it
+            return
         self._end_ns = end if end > self._start_ns else self._start_ns + 1
         if dd is not None:
             dd.duration_ns = self._end_ns - self._start_ns
