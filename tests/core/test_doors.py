@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, cast
 
+import ddtrace
 import pytest
 from ddtrace.trace import Context, tracer
 
@@ -12,6 +13,7 @@ from asynctrace import SpanContext, span
 from asynctrace._core import tracer as doors
 from asynctrace._core.delivery import head, tail
 from asynctrace._core.tracer import (
+    as_opentelemetry,
     holds,
     integration,
     is_for_one_span,
@@ -72,6 +74,12 @@ def test_the_traces_it_holds_are_told() -> None:
         assert holds(root.trace_id)
     assert take_finished(root.trace_id) == []
     assert not holds(root.trace_id)
+
+
+def test_it_says_whether_opentelemetrys_names_are_wanted() -> None:
+    """`config._otel_trace_semantics_enabled`."""
+    assert ddtrace.config._otel_trace_semantics_enabled is False
+    assert not as_opentelemetry()
 
 
 def test_the_writer_says_whether_it_runs() -> None:
