@@ -58,8 +58,14 @@ _unexplained: weakref.WeakKeyDictionary[BaseException, list[weakref.ref[Span]]] 
 def note(
     task: asyncio.Future[Any], source: str, still: Callable[[], bool], cause: BaseException | None = None
 ) -> None:
-    """Remember who has just cancelled a task, for as long as `still()`; it must not hold on to the task."""
-    _asked[task] = (source, "" if cause is None else type_name(cause), still)
+    """Remember who is about to cancel a task and what it waits for, as long as `still()`; that must not hold the task.
+
+    When a CancelledError leaves one of these, thousands may be cancelled: to look then who waits for it took too long.
+    """
+    _asked[task] = noted = (source, "" if cause is None else type_name(cause), still)
+    for one in _waited_for(task):
+        if _noted(one) is None:
+            _asked[one] = noted
 
 
 def cut_short(span: Span, exc: BaseException) -> None:
@@ -126,7 +132,7 @@ def _loop_ends() -> bool:
 
 
 def _asker_of(task: asyncio.Future[Any]) -> tuple[str, str] | None:
-    """Who cancelled this task, or one that waits for it."""
+    """Who cancelled this task, or the group it is a member of."""
     for _ in range(_DEPTH):
         if (found := _noted(task)) is not None:
             return found
@@ -140,9 +146,6 @@ def _asker_of(task: asyncio.Future[Any]) -> tuple[str, str] | None:
         if not _is_cancelled(parent):  # the body of the group failed
             return (SIBLING_FAILED, "") if getattr(group, "_aborting", False) else None
         task = parent
-    for waiting in tuple(_asked):
-        if any(one is task for one in _waited_for(waiting)) and (found := _noted(waiting)) is not None:
-            return found
     return None
 
 

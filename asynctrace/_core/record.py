@@ -216,8 +216,8 @@ def tags_of(segment: Segment, service: str | None) -> dict[str, Any]:
     if fixed:
         for key in _NOT_PASSED_ON:
             fixed.pop(key, None)
-    if (said := doors.global_tags()) or config.env or config.version:
-        fixed.update(said)
+    fixed.update(doors.global_tags())
+    if (config.env or config.version) and not doors.as_opentelemetry():
         if config.env:
             fixed["env"] = config.env
         if config.version and _has_version(segment, service):

@@ -121,10 +121,8 @@ class Span(Entry):
 
     def open(self, *, activate: bool = True, start_ns: int | None = None) -> Self:  # noqa: C901 - the hot path in one
         """Start the span, at `start_ns` if given; for integrations: without making it active."""
-        if self._segment is not None or self._dd is not None:
-            if self._is_open():
-                return self
-            self._renew()
+        if (self._segment is not None or self._dd is not None) and not self._renewed():
+            return self
         ours = tracer.context_provider is provider
         above: Entry | None = None
         segment: Segment | None = None
@@ -153,8 +151,10 @@ class Span(Entry):
                 listener.opened(self)
         return self
 
-    def _renew(self) -> None:
-        """Opened again after its end: what it was then is another now."""
+    def _renewed(self) -> bool:
+        """Opened again: after its end, what it was then is another now; while it is open, it is that already."""
+        if self._is_open():
+            return False
         if self._written and self._segment is not None:
             buffer, past = self._segment.buffer, copy.copy(self)
             with suppress(ValueError):  # it has been taken
@@ -164,6 +164,7 @@ class Span(Entry):
                     send_soon(buffer)
         self._tags, self._end_ns, self._written = self._given, 0, False
         self._dd = self._segment = None
+        return True
 
     def _write_down(self, above: Entry | None, segment: Segment, start_ns: int | None) -> None:
         """It is a record."""
@@ -314,14 +315,15 @@ class Span(Entry):
 
     def finish(self) -> None:
         """End it; anywhere, in any task or thread. Ending twice does nothing."""
-        if self._end_ns:
-            return
         if not self._written:
-            self._finish_started(self._known())
+            if not self._end_ns:
+                self._finish_started(self._known())
             return
         end, dd = time_ns(), self._dd
         if dd is not None and dd.duration_ns is not None:  # ended by way of ddtrace
             end = dd.start_ns + dd.duration_ns
+        if self._end_ns:  # no call from here to where it is set: other threads may be about to end it
+            return
         self._end_ns = end if end > self._start_ns else self._start_ns + 1
         if dd is not None:
             dd.duration_ns = self._end_ns - self._start_ns

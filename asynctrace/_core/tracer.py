@@ -16,6 +16,7 @@
 | `Span._set_attributes` | the tags of a record in one call | `set_tag` for each |
 | `_span_aggregator.dd_processors`, `._global_service` of one | peer and base service of records | without |
 | `Context._meta`, `Tracer._tags`, `config._inferred_base_service` | tags that ddtrace gives its spans | without |
+| `config._otel_trace_semantics_enabled` | records without `env` and `version`, as ddtrace has it then | with |
 | `sampling_processor.single_span_rules` | rejected traces are thinned unless such rules keep spans | never thinned |
 | `config._propagation_*` | plain trace headers are read without ddtrace's propagator | by it |
 | `Context._is_remote`, `ddtrace.internal.runtime` | records under a context of this process | ddtrace spans |
@@ -308,6 +309,11 @@ def global_tags() -> dict[str, Any]:
     """`DD_TAGS`, and what the program has set on the tracer."""
     tags: dict[str, Any] | None = getattr(tracer, "_tags", None)
     return (ddtrace.config.tags or {}) if tags is None else tags
+
+
+def as_opentelemetry() -> bool:
+    """Whether `DD_TRACE_OTEL_SEMANTICS_ENABLED` names environment and version another way than by tags of spans."""
+    return bool(getattr(ddtrace.config, "_otel_trace_semantics_enabled", False))
 
 
 def has_single_span_rules() -> bool:

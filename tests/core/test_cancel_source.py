@@ -14,6 +14,7 @@ import anyio
 import pytest
 
 from asynctrace import atraced, span, spawn
+from asynctrace._core import cancel
 from asynctrace.testing import Recorder
 
 if TYPE_CHECKING:
@@ -338,3 +339,29 @@ async def test_a_stack_is_bounded(traces: Recorder) -> None:
     stack = traces.one("request").tags["error.stack"]
     assert len(stack) <= 16_000
     assert "RecursionError: maximum recursion depth exceeded" in stack[-200:]
+
+
+async def test_many_deadlines_at_the_same_time(
+    traces: Recorder, installed: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When all requests time out at once, each is told for what it takes to tell one: no other is looked at."""
+    installed("cancellation")
+    looked: list[object] = []
+
+    def counted(task: Any) -> Any:
+        looked.append(task)
+        return waited_for(task)
+
+    waited_for = cancel._waited_for
+    monkeypatch.setattr(cancel, "_waited_for", counted)
+
+    async def waits() -> None:
+        await asyncio.create_task(cut())
+
+    async def request() -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(waits(), 0.3)  # all are waiting by then
+
+    await asyncio.gather(*(request() for _ in range(50)))
+    assert [one.tags.get("async.cancel.source") for one in traces.spans] == ["timeout"] * 50
+    assert len(looked) <= 50

@@ -6,6 +6,7 @@ import importlib
 import os
 from typing import Any, cast
 
+import ddtrace
 import pytest
 from ddtrace.trace import Context, tracer
 
@@ -13,6 +14,7 @@ from asynctrace import SpanContext, span
 from asynctrace._core import tracer as doors
 from asynctrace._core.delivery import head, tail
 from asynctrace._core.tracer import (
+    as_opentelemetry,
     holds,
     integration,
     is_for_one_span,
@@ -73,6 +75,12 @@ def test_the_traces_it_holds_are_told() -> None:
         assert holds(root.trace_id)
     assert take_finished(root.trace_id) == []
     assert not holds(root.trace_id)
+
+
+def test_it_says_whether_opentelemetrys_names_are_wanted() -> None:
+    """`config._otel_trace_semantics_enabled`."""
+    assert ddtrace.config._otel_trace_semantics_enabled is False
+    assert not as_opentelemetry()
 
 
 def test_the_writer_says_whether_it_runs() -> None:

@@ -10,6 +10,7 @@ import itertools
 import json
 import re
 import threading
+import time
 import weakref
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -342,6 +343,22 @@ def test_threads_race_the_end_of_the_root(traces: Recorder) -> None:
     ids = [one.span_id for one in traces.spans]
     assert len(ids) == len(set(ids)) == 30 * 91
     traces.assert_no_orphans()
+
+
+def test_threads_end_the_same_record(traces: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the same time: it arrives once."""
+    with span("root"):
+        child = start_span("child")
+
+        def meanwhile() -> int:
+            patch.undo()
+            contextvars.Context().run(child.finish)
+            return time.time_ns()
+
+        with monkeypatch.context() as patch:
+            patch.setattr("asynctrace._core.span.time_ns", meanwhile)
+            child.finish()
+    assert traces.tree() == "root\n  child"
 
 
 def test_many_below_a_root_that_stays_open(flushed: Any) -> None:

@@ -47,6 +47,12 @@ def test_service_environment_version(sink: Sink) -> None:
     assert spans["inner"]["meta"]["_dd.base_service"] == "shop"
 
 
+def test_environment_as_opentelemetry_has_it(sink: Sink) -> None:
+    """Under `DD_TRACE_OTEL_SEMANTICS_ENABLED` ddtrace puts no `env` on spans; neither do we."""
+    spans = spans_with(sink, DD_ENV="prod", DD_VERSION="1.2", DD_TRACE_OTEL_SEMANTICS_ENABLED="true")
+    assert [one["meta"].keys() & {"env", "version"} for one in spans.values()] == [set(), set()]
+
+
 def test_tags(sink: Sink) -> None:
     """`DD_TAGS` are on every span."""
     spans = spans_with(sink, DD_TAGS="team:core,tier:1")
