@@ -13,6 +13,7 @@ from asynctrace import SpanContext, span
 from asynctrace._core import tracer as doors
 from asynctrace._core.delivery import head, tail
 from asynctrace._core.tracer import (
+    holds,
     integration,
     is_for_one_span,
     is_remote,
@@ -69,7 +70,9 @@ def test_the_traces_it_holds_are_told() -> None:
         assert [one.span_id for one in take_finished(root.trace_id)] == [child.span_id]
         assert take_finished(root.trace_id) == []
         assert partial_flush()
+        assert holds(root.trace_id)
     assert take_finished(root.trace_id) == []
+    assert not holds(root.trace_id)
 
 
 def test_the_writer_says_whether_it_runs() -> None:

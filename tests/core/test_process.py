@@ -141,6 +141,40 @@ def test_a_block_that_both_processes_leave(sink: Sink) -> None:
     assert all(one["duration"] > 0 for one in sink.spans())
 
 
+def test_contexts_that_were_copied_before_a_fork(sink: Sink) -> None:
+    """What is opened in one afterwards is delivered by whoever opened it, open or ended as its parent may be."""
+    program = """
+    import contextvars
+    def later():
+        with span("later"), span("inside"):
+            pass
+    with span("root"):
+        with span("child"):
+            still_open = contextvars.copy_context()
+        over = contextvars.copy_context()
+    over.run(later)  # it waits, and is sent once
+    def work():
+        with span("second"):
+            with span("child"):
+                opened = contextvars.copy_context()
+                if not (pid := os.fork()):
+                    opened.run(later)
+                    over.run(later)
+                    still_open.run(later)
+                    tracer.shutdown()
+                    os._exit(0)
+                os.waitpid(pid, 0)
+    contextvars.Context().run(work)
+    """
+    assert traced(sink, program, 12) == sorted(
+        [
+            *("root", "root/child", "root/later", "root/later/inside"),
+            *("root/later", "root/later/inside", "root/child/later", "root/child/later/inside"),
+            *("second", "second/child", "second/child/later", "second/child/later/inside"),
+        ]
+    )
+
+
 def test_forked_in_a_loop(sink: Sink) -> None:
     """The tasks of the child's own loop are below what was active in the one it comes from."""
     program = """
