@@ -106,11 +106,13 @@ class Entry:
         return self.frame is not None and self.frame.f_lasti in self.stops
 
     def pop(self) -> None:
-        """Called when it has ended. Ended out of order, or elsewhere: `active_entry` pops it when its owner asks."""
+        """Called when it has ended. Ended elsewhere: `active_entry` pops it when its owner asks."""
         if self.frame is not None:
             # whoever inherited it was, more likely than not, born outside the generator
             self.frame, self.stops = OVER, STOPS_OF_OVER
-        if top_entry.get() is not self:
+        if (top := top_entry.get()) is not self:
+            if type(self) is not Foreign:  # what was received in a detached() block looks at that for its end
+                self.take_out_from_under(top)
             return
         owner, below = self.owner, self.previous
         if type(below) is Foreign and below.one_shot:
@@ -123,6 +125,17 @@ class Entry:
             self.owner = self.previous = None
             if top_entry.get() is not below:
                 top_entry.set(below)
+        if type(below) is Foreign and below.ended_ns:  # while this was above it, and nobody took it out
+            active_entry()
+
+    def take_out_from_under(self, top: Entry | None) -> None:
+        """Ended out of order: its owner goes on, after what was opened since, with what was active before it."""
+        above = top
+        while above is not None and above.previous is not self:
+            above = above.previous
+        if above is not None and self.is_mine():
+            above.previous = self.below(left=True)
+            top_entry.set(top)
 
     def is_mine(self) -> bool:
         """Whether the context that asks is the owner. If so, what is active must be set anew."""

@@ -291,19 +291,26 @@ PREFORK = """
         with span("inner"):
             return web.Response(text=str(os.getpid()))
 
+    async def ready(app):
+        os.write(told, b".")  # whoever gets SIGTERM before is not ended by aiohttp
+
     @traced_app
     def make_app():
         app = web.Application()
         app.add_routes([web.get("/", hello)])
+        app.on_startup.append(ready)
         return app
 
     workers = []
+    hears, told = os.pipe()
     with span("boot"), socket.create_server(("127.0.0.1", 0)) as listening:
         for _ in range(2):
             if not (pid := os.fork()):
                 web.run_app(make_app(), sock=listening, print=None)
                 sys.exit()
             workers.append(pid)
+        for _ in workers:
+            os.read(hears, 1)
         print(listening.getsockname()[1], flush=True)
     sys.stdin.read()
     for pid in workers:

@@ -144,6 +144,46 @@ def test_finished_out_of_order(traces: Recorder) -> None:
     assert traces.tree() == "outer\n  inner\n    below inner\nroot"
 
 
+@pytest.mark.parametrize("opened", [span, tracer.trace], ids=["ours", "ddtrace's"])
+async def test_a_task_that_is_started_after_an_end_out_of_order(traces: Recorder, opened: Any) -> None:
+    """It is below what is open, though nobody has asked what that is since the others ended."""
+
+    async def work() -> None:
+        mark("work")
+
+    with span("a"):
+        with opened("b"):
+            late = start_span("late")
+        late.finish()
+        await asyncio.create_task(work())
+    with span("c"):
+        early = start_span("early")
+        with opened("d"):
+            early.finish()
+        await asyncio.create_task(work())
+    with span("e"):
+        with opened("f"):
+            late, later = start_span("late"), start_span("later")
+        late.finish()
+        later.finish()
+        await asyncio.create_task(work())
+    traces.assert_tree("""
+        a
+          b
+            late
+          work
+        c
+          early
+            d
+          work
+        e
+          f
+            late
+              later
+          work
+    """)
+
+
 async def test_finished_in_another_task(traces: Recorder) -> None:
     """Its opener, when it looks next, has what was active before it."""
     with span("outer"):
