@@ -119,7 +119,7 @@ class Span(Entry):
 
     # -- begin
 
-    def open(self, *, activate: bool = True, start_ns: int | None = None) -> Self:  # noqa: C901 - the hot path in one
+    def open(self, *, activate: bool = True, start_ns: int | None = None) -> Self:
         """Start the span, at `start_ns` if given; for integrations: without making it active."""
         if (self._segment is not None or self._dd is not None) and not self._renewed():
             return self
