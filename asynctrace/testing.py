@@ -19,6 +19,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from asynctrace._core.early import watch
 from asynctrace._core.errors import UsageError
 from asynctrace._core.listening import listeners
 from asynctrace._testkit import trees
@@ -66,6 +67,7 @@ class Recorder:
     def start(self) -> Self:
         """Begin to record. Recording twice at once is the same as once."""
         if self not in listeners:
+            watch.settle()
             listeners.append(self)
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import threading
 import time
@@ -12,6 +13,7 @@ import pytest
 from ddtrace.trace import TraceFilter, tracer
 
 from asynctrace import ROOT, SpanContext, UsageError, attached, span, start_span
+from asynctrace._core.early import watch
 from asynctrace._core.listening import listeners
 from asynctrace.testing import RecordedSpan, Recorder
 from tests.core.process import run
@@ -112,6 +114,16 @@ def test_after_all_filters() -> None:
         tracer.configure(trace_processors=[])
     assert traces.names() == {"kept"}
     assert traces.one("kept").tags["seen"] == "yes"
+
+
+def test_nothing_of_before_is_recorded() -> None:
+    """Late spans that ended before it began, and have yet to leave, are not its own."""
+    with span("root"):
+        context = contextvars.copy_context()
+    context.run(lambda: span("late").__enter__().finish())
+    with Recorder() as traces:
+        watch.look(quiet_ns=0)
+    assert traces.spans == []
 
 
 def test_start_and_stop() -> None:

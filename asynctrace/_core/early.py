@@ -124,12 +124,19 @@ class Watch:
         if not self.hold():
             return
         try:
-            for key in tuple(late):
-                if (buffer := late.pop(key, None)) is not None:
-                    send(buffer)
+            _send_late()
             self._look(quiet_ns)
         finally:
             self.release()
+
+    def settle(self) -> None:
+        """What ended late, has left: whoever begins to record now records nothing of before."""
+        held = self.hold()
+        try:
+            _send_late()
+        finally:
+            if held:
+                self.release()
 
     def _look(self, quiet_ns: int | None) -> None:
         quiet, now = self.quiet_ns if quiet_ns is None else quiet_ns, time_ns()
@@ -166,6 +173,12 @@ def _waiting(trace_id: int) -> bool:
 def _records(trace_id: int) -> list[DDSpan]:
     buffer = buffers.get(trace_id)
     return [] if buffer is None else drained(buffer)
+
+
+def _send_late() -> None:
+    for key in tuple(late):
+        if (buffer := late.pop(key, None)) is not None:
+            send(buffer)
 
 
 def send_ahead(buffer: Buffer) -> None:
