@@ -8,12 +8,14 @@
 | `_span_aggregator.partial_flush_enabled` | as the user has set it | taken for on |
 | `_span_aggregator.sampling_processor` | no early decision where rules may see more later | as if there were some |
 | `Span._parent_context._is_remote` | the test kit knows that a parent is elsewhere | it is taken for an orphan |
+| `_DBM_Propagator` and `dbm_config`, in `ddtrace.propagation` | queries name their trace to Database Monitoring | they don't |
 | `Context._reactivate` | ddtrace's executor integration activates a context for more than one span | good for one |
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import logging
 import weakref
@@ -22,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 from ddtrace.trace import Context, Span as DDSpan, tracer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ddtrace.trace import TraceFilter
 
 __all__ = ["Context", "sample", "set_up", "tracer", "weak_root"]
@@ -171,3 +175,27 @@ def may_decide_early(root: DDSpan) -> bool:
         sample(root)
         priority = root.context.sampling_priority
     return priority is not None and priority > 0
+
+
+def sql_commenter() -> Callable[[str], str] | None:
+    """What puts Database Monitoring's comment before a query whose span is active; None where that is off.
+
+    `DD_DBM_PROPAGATION_MODE`, read by ddtrace, and with ddtrace's own propagator.
+    """
+    try:
+        module = importlib.import_module("ddtrace.propagation._database_monitoring")
+        if module.dbm_config.propagation_mode == "disabled":
+            return None
+        inject = module._DBM_Propagator(0, "query").inject
+    except Exception:
+        log.debug("ddtrace's propagator for databases is not where it was", exc_info=True)
+        return None
+
+    def commented(query: str) -> str:
+        try:
+            return str(inject(tracer.current_span(), (query,), {})[0][0])
+        except Exception:
+            log.debug("a query goes without a comment", exc_info=True)
+            return query
+
+    return commented
