@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Operations = Callable[[int], Awaitable[None]]
 
-GROUPS = ("functions", "spans", "queues", "tasks")
+GROUPS = ("functions", "spans", "queues", "tasks", "databases")
 """The files of this folder, in the order of the table."""
 
 LOT = 50
