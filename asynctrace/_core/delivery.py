@@ -18,6 +18,8 @@ from asynctrace._core.early import everything, unloaded
 from asynctrace._core.outcome import CANCELLED, CLOSED, ERROR, OUTCOME_TAG, TIMEOUT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ddtrace.trace import Span as DDSpan
 
 log = logging.getLogger("asynctrace")
@@ -36,6 +38,8 @@ class Listener(Protocol):
 listeners: list[Listener] = []
 """Empty in production, so that looking costs one test."""
 
+rewriters: list[Callable[[DDSpan], None]] = []
+"""What is done to each span when it leaves, after the user's filters. Must not raise."""
 
 UNINTENDED = {
     "asyncio.exceptions.CancelledError": CANCELLED,
@@ -69,6 +73,9 @@ class Tail(TraceFilter):
     """The last of the filters: sees what the user's filters have left."""
 
     def process_trace(self, trace: list[DDSpan]) -> list[DDSpan] | None:
+        for rewrite in rewriters:
+            for span in trace:
+                rewrite(span)
         allowed = [listener.handed_over(trace) for listener in tuple(listeners)]
         return trace if all(allowed) else None
 
