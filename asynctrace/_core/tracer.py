@@ -8,7 +8,7 @@
 | `_span_aggregator.partial_flush_enabled` | as the user has set it | taken for on |
 | `_span_aggregator.sampling_processor` | no early decision where rules may see more later | as if there were some |
 | `Span._parent_context._is_remote` | the test kit knows that a parent is elsewhere | it is taken for an orphan |
-| `_DBM_Propagator` and `dbm_config`, in `ddtrace.propagation` | queries name their trace to Database Monitoring | they don't |
+| `_DBM_Propagator`, `dbm_config` of its propagation | a comment for Database Monitoring before queries | no comment |
 | `Context._reactivate` | ddtrace's executor integration activates a context for more than one span | good for one |
 """
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from asynctrace._sql import obfuscated
 from asynctrace.agent.spans import LOW_64, LOW_128, Link, Span
 
 TRACE_ID_UPPER = "_dd.p.tid"  # 16 hex digits, on the first span of a chunk only
@@ -150,6 +151,8 @@ def _checked(span: Span) -> Span:
     if not 0 <= span.duration <= _MAX_TIME:
         span.duration = 0
     span.error = 1 if span.error else 0
+    if span.type == "sql":  # as Datadog's agent does: tracers leave it to whoever receives
+        span.resource = obfuscated(span.resource)
     if not all(map(math.isfinite, span.metrics.values())):  # JSON cannot say NaN
         span.metrics = {key: value for key, value in span.metrics.items() if math.isfinite(value)}
     if _SPAN_LINKS in span.meta:

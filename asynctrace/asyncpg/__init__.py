@@ -23,12 +23,15 @@ conventions. Arguments are recorded when asked for, only.
 | `connect` | opening connections; what runs apart from whoever caused it |
 | `pool` | the wait for a connection; the pool's own queries are quiet |
 | `transactions` | by option: a span around `async with connection.transaction()` |
+| `export` | SQL goes without its literals where no Datadog agent will see to that |
+| `settings` | what can be asked for |
 """
 
 from __future__ import annotations
 
 from asynctrace._patching import Patches
 from asynctrace.asyncpg import connect, pool, statements, transactions as blocks
+from asynctrace.asyncpg.export import guard
 from asynctrace.asyncpg.settings import settings
 
 SUPPORTED = ("0.29", "1")
@@ -54,6 +57,7 @@ def install(
     """
     if not _patches:
         settings.read()
+        guard()
         settings.on = True
         for owner, name, door in (*connect.DOORS, *statements.DOORS, *pool.DOORS, *blocks.DOORS):
             if (original := getattr(owner, name, None)) is not None:  # some are not in every version
