@@ -24,7 +24,7 @@ conventions. Arguments are recorded when asked for, only.
 | `pool` | the wait for a connection; the pool's own queries are quiet |
 | `transactions` | by option: a span around `async with connection.transaction()` |
 | `export` | SQL goes without its literals where no Datadog agent will see to that |
-| `settings` | what can be asked for |
+| `options` | what can be asked for |
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from __future__ import annotations
 from asynctrace._patching import Patches
 from asynctrace.asyncpg import connect, pool, statements, transactions as blocks
 from asynctrace.asyncpg.export import guard
-from asynctrace.asyncpg.settings import settings
+from asynctrace.asyncpg.options import settings
 
 SUPPORTED = ("0.29", "1")
 """From this version on, below that one."""

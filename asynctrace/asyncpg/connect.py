@@ -20,9 +20,9 @@ from asyncpg.protocol import Protocol
 from asynctrace._core.api import Description, described
 from asynctrace._core.tracer import tracer
 from asynctrace.asyncpg.describe import CLIENT_TAGS, CONNECT, describe_server
+from asynctrace.asyncpg.options import settings
 from asynctrace.asyncpg.pool import waiting
 from asynctrace.asyncpg.session import is_off, quietly, ran, remember
-from asynctrace.asyncpg.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -37,7 +37,7 @@ def _describe(addr: Any, params: Any) -> Description:
         "name": CONNECT,
         "service": settings.service,
         "type": "sql",
-        "tags": {**CLIENT_TAGS, **describe_server(addr, params)},
+        "tags": {**CLIENT_TAGS, **settings.service_tags, **describe_server(addr, params)},
     }
 
 

@@ -13,8 +13,8 @@ from asyncpg.pool import Pool, PoolConnectionHolder
 from asynctrace._core.api import Description, described
 from asynctrace._core.tracer import tracer
 from asynctrace.asyncpg.describe import ACQUIRE, describe_pool
+from asynctrace.asyncpg.options import settings
 from asynctrace.asyncpg.session import failed, session_of
-from asynctrace.asyncpg.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

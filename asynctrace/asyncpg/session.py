@@ -24,7 +24,7 @@ from asynctrace.asyncpg.describe import (
     resource_of,
     rows_of,
 )
-from asynctrace.asyncpg.settings import settings
+from asynctrace.asyncpg.options import settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -79,7 +79,7 @@ def remember(protocol: Any, connection: Any) -> Session:
         tags = describe_server(connection._addr, connection._params)
     except Exception:  # None, or other insides than we know
         tags = {}
-    session = Session({**QUERY_TAGS, **tags})
+    session = Session({**QUERY_TAGS, **settings.service_tags, **tags})
     setattr(protocol, KEPT, session)
     return session
 

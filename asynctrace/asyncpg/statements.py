@@ -14,6 +14,7 @@ from asyncpg import Connection, utils
 from asyncpg.protocol import Protocol
 
 from asynctrace.asyncpg.describe import BATCH, PREPARE
+from asynctrace.asyncpg.options import settings
 from asynctrace.asyncpg.session import (
     KEPT,
     Session,
@@ -26,7 +27,6 @@ from asynctrace.asyncpg.session import (
     remember,
     session_of,
 )
-from asynctrace.asyncpg.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

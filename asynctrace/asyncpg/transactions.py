@@ -11,8 +11,8 @@ from asyncpg.transaction import Transaction
 from asynctrace._core.api import Description, described
 from asynctrace._core.tracer import tracer
 from asynctrace.asyncpg.describe import LIBRARY_TAGS, TRANSACTION
+from asynctrace.asyncpg.options import settings
 from asynctrace.asyncpg.session import failed
-from asynctrace.asyncpg.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

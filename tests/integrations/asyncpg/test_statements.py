@@ -1,10 +1,11 @@
-"""asyncpg against a real PostgreSQL."""
+"""Every statement on every path is a span a round trip, and says what it was."""
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
+import io
+import time
+import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -12,26 +13,19 @@ import asyncpg
 import pytest
 
 from asynctrace import span
+from tests.integrations.asyncpg.helpers import QUERY, connected, queries, resources, rows, wait_event
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
-    from asynctrace.testing import RecordedSpan, Recorder
+    from asynctrace.testing import Recorder
     from demos.services import Service
 
-QUERY = "postgres.query"
+pytestmark = pytest.mark.usefixtures("postgres")
 
-
-@pytest.fixture
-async def pool(installed: Callable[..., None], postgres: Service) -> AsyncIterator[Any]:
-    """A pool of three connections, opened under install()."""
-    installed("asyncpg")
-    async with asyncpg.create_pool(postgres.url, min_size=3, max_size=3) as opened:
-        yield opened
-
-
-def queries(traces: Recorder) -> list[RecordedSpan]:
-    return [one for one in traces.spans if one.name == QUERY]
+INSERT = "INSERT INTO tea VALUES ($1, $2)"
+SELECT = "SELECT id FROM tea ORDER BY id"
 
 
 async def test_a_query_of_a_pool_is_one_span_with_its_address(
@@ -51,6 +45,7 @@ async def test_a_query_of_a_pool_is_one_span_with_its_address(
         "db.system": "postgresql",
         "db.name": url.path.strip("/"),
         "db.user": url.username,
+        "db.row_count": 1,
         "out.host": url.hostname,
         "server.address": url.hostname,
         "network.destination.port": url.port,
@@ -61,32 +56,232 @@ async def test_a_query_of_a_pool_is_one_span_with_its_address(
     assert {key: query.tags.get(key) for key in expected} == expected
 
 
-async def test_every_way_to_ask_is_one_span(
-    installed: Callable[..., None], postgres: Service, traces: Recorder
-) -> None:
-    """fetch, fetchrow, fetchval, execute with and without arguments, executemany: one span each."""
-    installed("asyncpg")
-    connection = await asyncpg.connect(postgres.url)
-    try:
-        await connection.execute("CREATE TEMP TABLE tea (id int)")
-        await connection.execute("INSERT INTO tea VALUES ($1)", 1)
-        await connection.executemany("INSERT INTO tea VALUES ($1)", [(2,), (3,)])
-        await connection.fetch("SELECT id FROM tea")
-        await connection.fetchrow("SELECT id FROM tea LIMIT 1")
-        await connection.fetchval("SELECT count(*) FROM tea")
-        statement = await connection.prepare("SELECT id + 1 FROM tea")
-        await statement.fetch()
-    finally:
-        await connection.close()
-    assert [one.resource for one in queries(traces)] == [
-        "CREATE TEMP TABLE tea (id int)",
-        "INSERT INTO tea VALUES ($1)",
-        "INSERT INTO tea VALUES ($1)",
-        "SELECT id FROM tea",
-        "SELECT id FROM tea LIMIT 1",
-        "SELECT count(*) FROM tea",
-        "SELECT id + 1 FROM tea",
+async def test_every_way_to_ask_is_one_span(connection: Any, traces: Recorder) -> None:
+    """All methods that ask: one span each, with the rows that came or were affected, where the server says so."""
+    await connection.execute("INSERT INTO tea VALUES (1, 'green'), (2, 'black')")
+    await connection.execute(INSERT, 3, "white")
+    await connection.executemany(INSERT, [(4, "red"), (5, "herbal")])
+    assert len(await connection.fetch(SELECT)) == 5
+    assert (await connection.fetchrow(SELECT))["id"] == 1
+    assert await connection.fetchval("SELECT count(*) FROM tea") == 5
+    found = await connection.fetchmany("SELECT name FROM tea WHERE id = $1", [(1,), (2,), (9,)])
+    assert [one["name"] for one in found] == ["green", "black"]
+    await connection.execute("UPDATE tea SET name = 'x' WHERE id > $1", 2)
+    await connection.execute("DELETE FROM tea")
+    assert rows(traces) == [
+        ("INSERT INTO tea VALUES (1, 'green'), (2, 'black')", 2),
+        (INSERT, 1),
+        (INSERT, None),
+        (SELECT, 5),
+        (SELECT, 1),
+        ("SELECT count(*) FROM tea", 1),
+        ("SELECT name FROM tea WHERE id = $1", 2),
+        ("UPDATE tea SET name = 'x' WHERE id > $1", 3),
+        ("DELETE FROM tea", 5),
     ]
+
+
+async def test_every_shortcut_of_a_pool_is_one_span(pool: Any, traces: Recorder) -> None:
+    """A pool's own methods, COPY among them: the statement, and nothing of what the pool does around it."""
+    await pool.execute("CREATE TABLE IF NOT EXISTS pg_temp.none (a int)")
+    await pool.fetch("SELECT 1")
+    await pool.fetchrow("SELECT 2")
+    await pool.fetchval("SELECT 3")
+    await pool.fetchmany("SELECT $1::int", [(4,)])
+    await pool.executemany("SELECT $1::int", [(5,)])
+    await pool.copy_from_query("SELECT 6", output=io.BytesIO())
+    assert [one.split(" TO ")[0] for one in resources(traces)] == [
+        "CREATE TABLE IF NOT EXISTS pg_temp.none (a int)",
+        "SELECT 1",
+        "SELECT 2",
+        "SELECT 3",
+        "SELECT $1::int",
+        "SELECT $1::int",
+        "COPY (SELECT 6)",
+    ]
+
+
+async def test_a_batch_says_how_big_it_was(connection: Any, traces: Recorder) -> None:
+    """executemany and fetchmany say how often the statement ran, also when the arguments come from a generator."""
+
+    def generated() -> Iterator[tuple[int, str]]:
+        for number in range(7):
+            with span("made"):
+                yield number, "tea"
+
+    await connection.executemany(INSERT, [(100, "a"), (101, "b")])
+    await connection.executemany(INSERT, generated())
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await connection.executemany(INSERT, iter([(200, "new"), (100, "there")]))
+    sizes = [one.tags.get("db.operation.batch.size") for one in queries(traces) if one.resource == INSERT]
+    assert sizes == [2, 7, 2]
+    batch = queries(traces)[1]
+    assert {one.parent_id for one in traces.spans if one.name == "made"} == {batch.span_id}
+    assert await connection.fetchval("SELECT count(*) FROM tea") == 9
+
+
+async def test_prepared_statements(connection: Any, traces: Recorder) -> None:
+    """Preparing is a span of its own, each use of the statement is one."""
+    statement = await connection.prepare("SELECT $1::int + 1")
+    assert await statement.fetchval(1) == 2
+    assert await statement.fetch(2) == [(3,)]
+    await statement.executemany([(1,), (2,)])
+    assert [(one.name, one.resource) for one in traces.spans] == [
+        ("postgres.prepare", "SELECT $1::int + 1"),
+        (QUERY, "SELECT $1::int + 1"),
+        (QUERY, "SELECT $1::int + 1"),
+        (QUERY, "SELECT $1::int + 1"),
+    ]
+
+
+async def test_a_cursor_is_a_span_a_round_trip(connection: Any, traces: Recorder) -> None:
+    """Rows come in chunks: a span for each chunk, none for a row. Opening a cursor by hand is a round trip."""
+    await connection.executemany(INSERT, [(number, "tea") for number in range(120)])
+    traces.clear()
+    async with connection.transaction():
+        seen = [row["id"] async for row in connection.cursor(SELECT, prefetch=50)]
+        assert seen == list(range(120))
+        cursor = await connection.cursor(SELECT)
+        assert await cursor.forward(3) == 3
+        assert (await cursor.fetchrow())["id"] == 3
+        assert len(await cursor.fetch(10)) == 10
+    assert rows(traces) == [
+        ("BEGIN;", None),
+        (SELECT, 50),
+        (SELECT, 50),
+        (SELECT, 20),
+        (SELECT, None),
+        ("MOVE FORWARD 3 __asyncpg_portal_n__", 3),
+        (SELECT, 1),
+        (SELECT, 10),
+        ("COMMIT;", None),
+    ]
+
+
+async def test_a_cursor_left_early(connection: Any, traces: Recorder) -> None:
+    """The spans of a cursor are over with each chunk: what the consumer does in between is not in them."""
+    await connection.executemany(INSERT, [(number, "tea") for number in range(10)])
+    traces.clear()
+    async with connection.transaction():
+        async for row in connection.cursor(SELECT, prefetch=2):
+            with span(f"row {row['id']}"):
+                pass
+            if row["id"] == 2:
+                break
+    traces.assert_finished()
+    assert all(one.parent_id is None for one in traces.spans)
+    assert resources(traces) == ["BEGIN;", SELECT, SELECT, "COMMIT;"]
+
+
+async def test_copy_in_every_form(connection: Any, traces: Recorder, tmp_path: Path) -> None:
+    """COPY is a span with the rows it moved: records, files, paths, bytes, generators; to sinks of all kinds."""
+
+    async def records() -> AsyncIterator[tuple[int, str]]:
+        for number in range(3):
+            yield 10 + number, "async"
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"40\tgenerated\n"
+
+    path = tmp_path / "tea.txt"
+    path.write_bytes(b"50\tpath\n")
+    got: list[bytes] = []
+
+    async def sink(data: bytes) -> None:
+        got.append(data)
+
+    await connection.copy_records_to_table("tea", records=[(1, "a"), (2, "b")])
+    await connection.copy_records_to_table("tea", records=records())
+    await connection.copy_to_table("tea", source=io.BytesIO(b"30\tfile\n"))
+    await connection.copy_to_table("tea", source=chunks())
+    await connection.copy_to_table("tea", source=path)
+    await connection.copy_to_table("tea", source=bytearray(b"60\tbytes\n"))
+    await connection.copy_from_table("tea", output=sink)
+    await connection.copy_from_table("tea", columns=["id"], output=io.BytesIO())
+    await connection.copy_from_query("SELECT 1", output=tmp_path / "out.txt")
+    assert b"generated" in b"".join(got)
+    copied = [(one.split('"')[0], count) for one, count in rows(traces)]
+    assert copied == [
+        ("COPY ", 2),
+        ("COPY ", 3),
+        ("COPY ", 1),
+        ("COPY ", 1),
+        ("COPY ", 1),
+        ("COPY ", 1),
+        ("COPY ", 9),
+        ("COPY ", 9),
+        ("COPY (SELECT 1) TO STDOUT ", 1),
+    ]
+
+
+async def test_what_runs_during_a_copy_is_below_it(connection: Any, traces: Recorder) -> None:
+    """The user's sink and source work for the COPY: their spans are its children."""
+
+    async def sink(_: bytes) -> None:
+        with span("sink"):
+            await asyncio.sleep(0)
+
+    async def source() -> AsyncIterator[bytes]:
+        with span("source"):
+            pass
+        yield b"1\ttea\n"
+
+    with span("request"):
+        await connection.copy_to_table("tea", source=source())
+        await connection.copy_from_table("tea", output=sink)
+    assert traces.tree().splitlines()[-5:] == [
+        "request",
+        "  postgres.query",
+        "    source",
+        "  postgres.query",
+        "    sink",
+    ]
+
+
+async def test_arguments_that_asyncpg_writes_into_a_copy_are_not_shown(
+    connection: Any, traces: Recorder
+) -> None:
+    """COPY takes no arguments, so asyncpg puts them into its text; and asks the server how to: neither is seen."""
+    out = io.BytesIO()
+    await connection.copy_from_query("SELECT $1::text, $2::int", "my secret", 7, output=out)
+    assert out.getvalue() == b"my secret\t7\n"
+    assert [one.strip() for one in resources(traces)] == ["COPY (SELECT $1::text, $2::int) TO STDOUT"]
+
+
+async def test_savepoints_are_not_a_resource_each(connection: Any, traces: Recorder) -> None:
+    """asyncpg counts its savepoints: the number is not in the resource."""
+    async with connection.transaction():
+        for _ in range(2):
+            async with connection.transaction():
+                pass
+        with pytest.raises(ValueError, match="no"):
+            async with connection.transaction():
+                raise ValueError("no")
+    savepoint = "__asyncpg_savepoint_n__"
+    assert resources(traces) == [
+        "BEGIN;",
+        *(f"SAVEPOINT {savepoint};", f"RELEASE SAVEPOINT {savepoint};") * 2,
+        f"SAVEPOINT {savepoint};",
+        f"ROLLBACK TO {savepoint};",
+        "COMMIT;",
+    ]
+
+
+async def test_transactions_are_their_statements(connection: Any, traces: Recorder) -> None:
+    """BEGIN, COMMIT and ROLLBACK are spans, by block and by hand."""
+    by_hand = connection.transaction(isolation="serializable", readonly=True)
+    await by_hand.start()
+    await by_hand.rollback()
+    with pytest.raises(ValueError, match="no"):
+        async with connection.transaction():
+            raise ValueError("no")
+    assert resources(traces) == [
+        "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY;",
+        "ROLLBACK;",
+        "BEGIN;",
+        "ROLLBACK;",
+    ]
+    assert {one.error for one in queries(traces)} == {0}
 
 
 async def test_what_the_library_asks_for_itself_is_left_out(pool: Any, traces: Recorder) -> None:
@@ -97,28 +292,96 @@ async def test_what_the_library_asks_for_itself_is_left_out(pool: Any, traces: R
         )
         try:
             await connection.fetch("SELECT ROW(1)::asynctrace_mood AS m")
+            await connection.set_type_codec("asynctrace_mood", encoder=tuple, decoder=tuple, format="tuple")
         finally:
             await connection.execute("DROP TYPE asynctrace_mood")
-    assert [one.resource.split()[0] for one in queries(traces)] == ["DROP", "SELECT", "DROP"]
+    assert [one.split()[0] for one in resources(traces)] == ["DROP", "SELECT", "DROP"]
+
+
+async def test_a_statement_that_is_new_is_prepared_within_its_span(
+    connection: Any, watcher: Any, traces: Recorder
+) -> None:
+    """The first `fetch` of a statement waits for its preparing, too, and so does its span; the second need not."""
+    table = f"asynctrace_{uuid.uuid4().hex}"
+    await watcher.execute(f"CREATE TABLE {table} (id int)")
+    asking = f"SELECT * FROM {table}"
+    try:
+        async with watcher.transaction():
+            await watcher.execute(f"LOCK TABLE {table}")  # nothing of it can be prepared
+            first = asyncio.create_task(connection.fetch(asking))
+            blocked = "SELECT cardinality(pg_blocking_pids($1))"
+            while not await watcher.fetchval(blocked, connection.get_server_pid()):
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.05)  # what is measured
+        await first
+        await connection.fetch(asking)
+    finally:
+        await watcher.execute(f"DROP TABLE {table}")
+    spans = [one for one in queries(traces) if one.resource == asking]
+    assert len(spans) == 2
+    assert spans[0].duration_ns >= 50e6
+    assert spans[1].duration_ns < 50e6
+
+
+async def test_what_was_prepared_by_hand_begins_when_it_runs(connection: Any, traces: Recorder) -> None:
+    """Only what a query had to wait for is in its span: a statement that was there begins with its use."""
+    statement = await connection.prepare("SELECT 1")
+    then = time.time_ns()
+    await statement.fetch()
+    assert traces.one(QUERY).start_ns >= then
+    assert (traces.one("postgres.prepare").end_ns or 0) <= then
+
+
+async def test_a_query_given_up_between_preparing_and_running(
+    connection: Any, watcher: Any, traces: Recorder
+) -> None:
+    """Cancelled while asyncpg looks up the types of its result: one span, cancelled, that tells of the query."""
+    await connection.execute("CREATE TYPE pg_temp.leaf AS (a int)")
+    traces.clear()
+    connection._intro_query = "SELECT pg_sleep(30), $1::oid[]"  # slow as some people's
+    asking = asyncio.create_task(connection.fetch("SELECT ROW(1)::pg_temp.leaf"))
+    await wait_event(watcher, connection.get_server_pid())
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert await connection.fetchval("SELECT 1") == 1
+    assert [(one.resource, one.outcome) for one in queries(traces)] == [
+        ("SELECT ROW(1)::pg_temp.leaf", "cancelled"),
+        ("SELECT 1", "ok"),
+    ]
 
 
 @pytest.mark.parametrize(
-    ("sql", "error"),
-    [("SELECT 1 / $1::int", "DivisionByZeroError"), ("SELECT * FROM no_such_table", "UndefinedTableError")],
+    ("sql", "error", "state"),
+    [
+        ("SELECT 1 / $1::int", asyncpg.DivisionByZeroError, "22012"),
+        ("SELECT * FROM no_such_table", asyncpg.UndefinedTableError, "42P01"),
+    ],
     ids=["while it runs", "while it is prepared"],
 )
 async def test_a_query_that_fails_is_an_error_and_raises_as_ever(
-    pool: Any, traces: Recorder, sql: str, error: str
+    pool: Any, traces: Recorder, sql: str, error: type[Exception], state: str
 ) -> None:
-    """A failing query is one span with the error, whether it fails at preparing or at running."""
+    """A failing query is one span with the error and its SQLSTATE, whether it fails at preparing or at running."""
     arguments = (0,) if "$1" in sql else ()
-    with span("request"), pytest.raises(getattr(asyncpg, error)):
+    with span("request"), pytest.raises(error):
         await pool.fetch(sql, *arguments)
     query = traces.one(QUERY)
     assert (query.error, query.outcome, query.resource) == (1, "error", sql)
-    assert query.tags["error.type"].endswith(error)
+    assert query.tags["error.type"].endswith(error.__name__)
+    assert query.tags["db.response.status_code"] == state
     assert query.parent_id == traces.one("request").span_id
     assert traces.one("request").error == 0
+
+
+async def test_a_statement_that_can_not_be_prepared_by_hand(connection: Any, traces: Recorder) -> None:
+    """`prepare()` that fails is one span, with the error."""
+    with pytest.raises(asyncpg.PostgresSyntaxError):
+        await connection.prepare("SELEKT")
+    failed = traces.spans[-1]
+    assert (failed.name, failed.error) == ("postgres.prepare", 1)
+    assert failed.tags["db.response.status_code"] == "42601"
+    assert resources(traces) == []
 
 
 async def test_gathered_queries_hang_from_their_own_callers(pool: Any, traces: Recorder) -> None:
@@ -134,68 +397,19 @@ async def test_gathered_queries_hang_from_their_own_callers(pool: Any, traces: R
     assert found == {f"SELECT {number}": f"caller {number}" for number in range(12)}
 
 
-async def test_a_cancelled_query_is_no_error(pool: Any, traces: Recorder) -> None:
-    """A task cancelled in its query ends the span as cancelled; the pool stays healthy."""
-    async with pool.acquire() as connection:
-        pid = connection.get_server_pid()
-        asleep = asyncio.create_task(connection.execute("SELECT pg_sleep(30)"))
-        activity = "SELECT wait_event FROM pg_stat_activity WHERE pid = $1"
-        while await pool.fetchval(activity, pid) != "PgSleep":
-            pass
-        asleep.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asleep
-    assert await pool.fetchval("SELECT 1") == 1
-    slept = [one for one in queries(traces) if "pg_sleep" in one.resource]
-    assert [(one.error, one.outcome) for one in slept] == [(0, "cancelled")]
-
-
-async def test_uninstalled_queries_are_not_traced(
-    installed: Callable[..., None], postgres: Service, traces: Recorder
+@pytest.mark.parametrize("nonsense", [None, 7, b"SELECT 1", "SELECT '\ud800'"])
+async def test_query_text_that_is_no_text(
+    installed: Callable[..., None], postgres: Service, traces: Recorder, nonsense: Any
 ) -> None:
-    """install() twice is once, and uninstall() gives asyncpg's own methods back, also to open connections."""
-    from asyncpg.protocol import Protocol
-
-    from asynctrace import uninstall
-
-    before = {
-        name: getattr(Protocol, name) for name in ("query", "bind_execute", "prepare", "set_connection")
-    }
-    installed("asyncpg")
-    installed("asyncpg")
-    connection = await asyncpg.connect(postgres.url)
-    try:
-        await connection.fetchval("SELECT 1")
-        uninstall()
-        await connection.fetchval("SELECT 2")
-    finally:
-        await connection.close()
-    assert [one.resource for one in queries(traces)] == ["SELECT 1"]
-    assert {name: getattr(Protocol, name) for name in before} == before
-
-
-BESIDE_DDTRACE = """
-import asyncio, sys
-import ddtrace
-if sys.argv[2] == "before": ddtrace.patch(asyncpg=True)
-import asyncpg
-from asynctrace import install
-from asynctrace.testing import Recorder
-install()
-if sys.argv[2] == "after": ddtrace.patch(asyncpg=True)
-async def main():
-    connection = await asyncpg.connect(sys.argv[1])
-    with Recorder() as traces:
-        await connection.fetchval("SELECT 1")
-    await connection.close()
-    print([span.name for span in traces.spans])
-asyncio.run(main())
-"""
-
-
-@pytest.mark.parametrize("order", ["before", "after"])
-def test_one_span_beside_ddtraces_own_integration(postgres: Service, order: str) -> None:
-    """With ddtrace's own asyncpg integration on, before or after install(): one span, not two."""
-    command = [sys.executable, "-c", BESIDE_DDTRACE, postgres.url, order]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "['postgres.query']"
+    """What asyncpg refuses is refused as ever, and whatever was said of it can be sent."""
+    refusals = []
+    for traced in (False, True):
+        if traced:
+            installed("asyncpg")
+        async with connected(postgres.url) as connection:
+            for ask in (connection.execute, connection.fetch):
+                with pytest.raises(Exception) as caught:
+                    await ask(nonsense)
+                refusals.append((type(caught.value), str(caught.value)))
+    assert refusals[:2] == refusals[2:]
+    assert all(one.error and one.resource.isascii() for one in queries(traces))

@@ -6,11 +6,13 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+import ddtrace
+
 from asynctrace._core.naming import integration_service, is_true
 from asynctrace._core.tracer import sql_commenter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 log = logging.getLogger("asynctrace")
 
@@ -29,6 +31,7 @@ class Settings:
     transactions = False
     arguments = False
     service: str | None = SERVICE
+    service_tags: Mapping[str, str] = {}  # who named it
     commented: Callable[[str], str] | None = None  # Database Monitoring's comment, where that is on
 
     def read(self) -> None:
@@ -37,6 +40,7 @@ class Settings:
         self.transactions = is_true(os.environ.get("ASYNCTRACE_ASYNCPG_TRANSACTIONS", ""))
         self.arguments = is_true(os.environ.get("ASYNCTRACE_ASYNCPG_ARGUMENTS", ""))
         self.service = integration_service("asyncpg", SERVICE)
+        self.service_tags = _named_by(self.service)
         self.commented = sql_commenter()
 
     def change(self, acquire_ms: float | None, transactions: bool | None, arguments: bool | None) -> None:
@@ -50,6 +54,13 @@ class Settings:
 
 
 settings = Settings()
+
+
+def _named_by(service: str | None) -> dict[str, str]:
+    """As ddtrace's integrations tell it (contrib/internal/trace_utils.py, set_service_and_source)."""
+    if service in ddtrace.config.service_mapping:
+        return {"_dd.svc_src": "opt.service_mapping"}
+    return {"_dd.svc_src": "asyncpg"} if service in {SERVICE, None} else {}
 
 
 def _milliseconds(name: str, default: float) -> float:

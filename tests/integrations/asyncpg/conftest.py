@@ -1,0 +1,43 @@
+"""A real PostgreSQL, traced."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from asynctrace.asyncpg.session import KEPT, Session
+from tests.integrations.asyncpg.helpers import connected
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from demos.services import Service
+
+
+@pytest.fixture
+async def pool(installed: Callable[..., None], postgres: Service) -> AsyncIterator[Any]:
+    """A pool of three connections, opened under install()."""
+    installed("asyncpg")
+    async with asyncpg.create_pool(postgres.url, min_size=3, max_size=3) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def connection(installed: Callable[..., None], postgres: Service) -> AsyncIterator[Any]:
+    """A connection, opened under install(), with a table `tea` of its own."""
+    installed("asyncpg")
+    async with connected(postgres.url) as opened:
+        await opened.execute("CREATE TEMP TABLE tea (id int PRIMARY KEY, name text)")
+        yield opened
+
+
+@pytest.fixture
+async def watcher(postgres: Service) -> AsyncIterator[Any]:
+    """A connection to look at the others with: none of its queries is traced."""
+    async with connected(postgres.url) as opened:
+        quiet = Session({})
+        quiet.quiet = 1
+        setattr(opened._protocol, KEPT, quiet)
+        yield opened
