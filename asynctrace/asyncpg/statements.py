@@ -138,12 +138,18 @@ def _without_arguments(protocol: Any, statement: Any) -> Any:
 
 
 def remembered_arguments(mogrify: Run) -> Run:
-    """`asyncpg.utils._mogrify`, which writes them."""
+    """`asyncpg.utils._mogrify`, which writes them; it asks the server how. Part of the COPY, should it fail."""
     quiet = quietly(mogrify)
 
     @functools.wraps(mogrify)
     async def function(connection: Any, query: str, args: Any) -> Any:
-        written = await quiet(connection, query, args)
+        started = time_ns()
+        try:
+            written = await quiet(connection, query, args)
+        except BaseException as exc:
+            if (span := begin(connection._protocol, query, start_ns=started)) is not None:
+                failed(span, exc)
+            raise
         if (session := session_of(connection)) is not None:
             session.copying = (written, query)
         return written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 async def pool(installed: Callable[..., None], postgres: Service) -> AsyncIterator[Any]:
     """A pool of three connections, opened under install()."""
     installed("asyncpg")
-    async with asyncpg.create_pool(postgres.url, min_size=3, max_size=3) as opened:
-        yield opened
+    opened = await asyncpg.create_pool(postgres.url, min_size=3, max_size=3)
+    yield opened
+    await asyncio.wait_for(opened.close(), 5)
 
 
 @pytest.fixture
