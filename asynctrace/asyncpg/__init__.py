@@ -29,6 +29,8 @@ conventions. Arguments are recorded when asked for, only.
 
 from __future__ import annotations
 
+from typing import Any
+
 from asynctrace._patching import Patches
 from asynctrace.asyncpg import connect, pool, statements, transactions as blocks
 from asynctrace.asyncpg.export import guard
@@ -60,8 +62,11 @@ def install(
         guard()
         settings.on = True
         for owner, name, door in (*connect.DOORS, *statements.DOORS, *pool.DOORS, *blocks.DOORS):
-            if (original := getattr(owner, name, None)) is not None:  # some are not in every version
-                _patches.replace(owner, name, door(original))
+            original = getattr(owner, name, None)  # some are not in every version
+            if original is not None and not getattr(original, "_asynctrace", False):
+                patch: Any = door(original)
+                patch._asynctrace = True  # so as not to be doubled, should somebody's patch keep it in place
+                _patches.replace(owner, name, patch)
     settings.change(acquire_ms, transactions, arguments)
 
 

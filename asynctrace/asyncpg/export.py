@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import Any
 
 from asynctrace._core.delivery import rewriters
 from asynctrace._sql import obfuscated
 
-if TYPE_CHECKING:
-    from ddtrace.trace import Span as DDSpan
 
-
-def obfuscate(span: DDSpan) -> None:
-    """Also what other integrations, of ddtrace's, know of SQL. Not before a span leaves: lexers are slow."""
+def obfuscate(span: Any) -> None:
+    """A ddtrace span that leaves, of ddtrace's own integrations, too. Not sooner: lexers are slow."""
     if span.span_type == "sql":
         span.resource = obfuscated(span.resource)
 

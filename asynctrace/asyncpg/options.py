@@ -6,9 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-import ddtrace
-
-from asynctrace._core.naming import integration_service, is_true
+from asynctrace._core.naming import integration_service, is_true, service_source
 from asynctrace._core.tracer import sql_commenter
 
 if TYPE_CHECKING:
@@ -40,7 +38,7 @@ class Settings:
         self.transactions = is_true(os.environ.get("ASYNCTRACE_ASYNCPG_TRANSACTIONS", ""))
         self.arguments = is_true(os.environ.get("ASYNCTRACE_ASYNCPG_ARGUMENTS", ""))
         self.service = integration_service("asyncpg", SERVICE)
-        self.service_tags = _named_by(self.service)
+        self.service_tags = service_source("asyncpg", self.service, SERVICE)
         self.commented = sql_commenter()
 
     def change(self, acquire_ms: float | None, transactions: bool | None, arguments: bool | None) -> None:
@@ -54,13 +52,6 @@ class Settings:
 
 
 settings = Settings()
-
-
-def _named_by(service: str | None) -> dict[str, str]:
-    """As ddtrace's integrations tell it (contrib/internal/trace_utils.py, set_service_and_source)."""
-    if service in ddtrace.config.service_mapping:
-        return {"_dd.svc_src": "opt.service_mapping"}
-    return {"_dd.svc_src": "asyncpg"} if service in {SERVICE, None} else {}
 
 
 def _milliseconds(name: str, default: float) -> float:

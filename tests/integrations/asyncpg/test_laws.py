@@ -236,7 +236,7 @@ async def test_installing_twice_is_once(
 async def test_somebody_who_patched_over_ours(
     installed: Callable[..., None], postgres: Service, traces: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A patch of somebody else's over ours stays; ours below it is silent after uninstall()."""
+    """A patch over ours keeps ours in place: silent after uninstall(), and not doubled by the next install()."""
     installed("asyncpg")
     ours, calls = Protocol.query, []
 
@@ -248,8 +248,14 @@ async def test_somebody_who_patched_over_ours(
     uninstall()
     async with connected(postgres.url) as connection:
         await connection.execute("SELECT 1")
-    assert calls
-    assert queries(traces) == []
+        assert calls
+        monkeypatch.undo()
+        await connection.execute("SELECT 2")
+        assert Protocol.query is ours
+        installed("asyncpg")
+        await connection.execute("SELECT 3")
+    del Protocol.query
+    assert [one.resource for one in queries(traces)] == ["SELECT 3"]
 
 
 async def test_tracing_off_while_it_runs(connection: Any, pool: Any, traces: Recorder) -> None:
