@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from asyncpg import Connection, connect_utils, connection
 from asyncpg.pool import Pool, PoolConnectionHolder
-from asyncpg.protocol import Protocol
 
 from asynctrace._core.api import Description, described
 from asynctrace._core.tracer import tracer
 from asynctrace.asyncpg.describe import CLIENT_TAGS, CONNECT, describe_server
 from asynctrace.asyncpg.options import settings
 from asynctrace.asyncpg.pool import waiting
-from asynctrace.asyncpg.session import is_off, quietly, ran, remember
+from asynctrace.asyncpg.session import is_off, quietly, ran
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -110,19 +109,7 @@ def _read_anew(transport: Any) -> None:
     transport.resume_reading()
 
 
-def remembering(run: Callable[..., None]) -> Callable[..., None]:
-    """`Protocol.set_connection`: the one moment in which a protocol and its connection are seen together."""
-
-    @functools.wraps(run)
-    def method(self: Any, opened: Any) -> None:
-        run(self, opened)
-        remember(self, opened)
-
-    return method
-
-
 DOORS = (
-    (Protocol, "set_connection", remembering),
     (connect_utils, "_connect_addr", traced_connect),
     (connect_utils, "__connect_addr", opened_apart),
     (connect_utils, "_can_use_connection", quietly),

@@ -65,7 +65,11 @@ def is_off() -> bool:
 
 
 def session_of(connection: Any) -> Session | None:
-    """The session of a connection, also of one that was opened before `install()`; None of one that is closed."""
+    """The session of a connection; None of one that is closed.
+
+    A protocol can't be asked for its connection: the first door that sees both makes the session. That is
+    `_can_use_connection` for a new one, the pool's for one that was open before `install()`.
+    """
     protocol = getattr(connection, "_protocol", None)
     if protocol is None:
         return None
@@ -74,7 +78,7 @@ def session_of(connection: Any) -> Session | None:
 
 
 def remember(protocol: Any, connection: Any) -> Session:
-    """A new session; of a connection that can't be had, without its address."""
+    """A new session; where the connection can't be had, without its address."""
     try:
         tags = describe_server(connection._addr, connection._params)
     except Exception:  # None, or other insides than we know

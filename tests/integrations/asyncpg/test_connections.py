@@ -9,6 +9,7 @@ import io
 import json
 import tempfile
 import weakref
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -154,6 +155,23 @@ async def test_several_hosts_are_an_attempt_each(
     assert attempts == [(9, 1), (port, 0)]
 
 
+class Old(asyncpg.Connection):  # type: ignore[misc]
+    """To a server before 14, which does not say of itself whether it is a standby."""
+
+    def get_settings(self) -> Any:
+        return SimpleNamespace()
+
+
+async def test_what_connecting_asks_is_no_query(
+    installed: Callable[..., None], postgres: Service, traces: Recorder
+) -> None:
+    """`target_session_attrs`: asyncpg may have to ask the server what it is, on its own account."""
+    installed("asyncpg")
+    async with connected(postgres.url, target_session_attrs="primary", connection_class=Old):
+        pass
+    assert [one.name for one in traces.spans] == [CONNECT]
+
+
 async def test_a_unix_socket(installed: Callable[..., None], postgres: Service, traces: Recorder) -> None:
     """The folder of a unix socket is the host, the number in its name the port, as libpq has it."""
     installed("asyncpg")
@@ -245,18 +263,26 @@ async def test_a_message_is_not_filed_under_who_listened(
         await opened.close()
 
 
-async def test_a_log_message_is_not_filed_either(connection: Any) -> None:
+@pytest.mark.parametrize("before", [False, True], ids=["opened under install", "opened before"])
+async def test_a_log_message_is_not_filed_either(
+    installed: Callable[..., None], postgres: Service, before: bool
+) -> None:
     """Log listeners run apart, too."""
+    if not before:
+        installed("asyncpg")
     told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def look(_: Any, message: Any) -> None:
         told.set_result((current_span(), message.message))
 
-    connection.add_log_listener(look)
-    with span("request"):
-        await connection.execute("DO $$ BEGIN RAISE WARNING 'kettle'; END $$")
+    with span("opener"):
+        opened = await asyncpg.connect(postgres.url)
+        installed("asyncpg")
+        opened.add_log_listener(look)
+        await opened.execute("DO $$ BEGIN RAISE WARNING 'kettle'; END $$")
         assert await asyncio.wait_for(told, 5) == (None, "kettle")
-    connection.remove_log_listener(look)
+        opened.remove_log_listener(look)
+        await opened.close()
 
 
 async def kept_after(work: Any) -> list[object]:

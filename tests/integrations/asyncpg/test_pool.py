@@ -141,13 +141,38 @@ async def test_a_wait_that_times_out(single: Any, traces: Recorder) -> None:
     await busy(single)
     with span("request"), pytest.raises(asyncio.TimeoutError):
         await single.acquire(timeout=0.03)
-    waited = acquires(traces)[0]
+    (waited,) = acquires(traces)
     assert (waited.outcome, waited.error) == ("timeout", 1)
     assert waited.parent_id == traces.one("request").span_id
     assert 25e6 <= waited.duration_ns < 95e6
     await holder
     assert await single.fetchval("SELECT 1") == 1
     assert single.get_idle_size() == 1
+
+
+async def test_a_wait_in_vain_is_always_a_span(single: Any, traces: Recorder) -> None:
+    """However short it was: an acquisition that fails is an error of its own."""
+    install(acquire_ms=10_000)
+    holder = asyncio.create_task(hold(single, 0.02))
+    await busy(single)
+    with pytest.raises(asyncio.TimeoutError):
+        await single.acquire(timeout=0.001)
+    await holder
+    assert [one.outcome for one in acquires(traces)] == ["timeout"]
+
+
+async def test_a_connection_that_has_expired(single: Any, traces: Recorder) -> None:
+    """It looks free, and is opened anew for whoever gets it, who waits for that."""
+    await single.fetchval("SELECT 1")
+    await single.expire_connections()
+    with span("request"):
+        await single.fetchval("SELECT 2")
+    assert traces.tree().splitlines()[1:] == [
+        "request",
+        "  asyncpg.pool.acquire",
+        "    postgres.connect",
+        "  postgres.query",
+    ]
 
 
 async def test_a_wait_that_is_cancelled(single: Any, traces: Recorder) -> None:
@@ -228,6 +253,7 @@ async def test_setup_is_waited_for(
 
     async with asyncpg.create_pool(postgres.url, min_size=1, max_size=1, setup=setup) as pool:
         await pool.fetchval("SELECT 1")
+        assert room.waiting.get() is None  # whoever connects next in this task does not wait for a pool
     assert resources(traces) == ["SELECT 'set up', pg_sleep(0.01)", "SELECT 1"]
     assert queries(traces)[-1].tags["db.pool.wait_ms"] >= 10
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from asyncpg.protocol import Protocol
 
 from asynctrace import span
 from tests.integrations.asyncpg.helpers import QUERY, connected, queries, resources, rows, wait_event
@@ -330,6 +331,34 @@ async def test_what_was_prepared_by_hand_begins_when_it_runs(connection: Any, tr
     await statement.fetch()
     assert traces.one(QUERY).start_ns >= then
     assert (traces.one("postgres.prepare").end_ns or 0) <= then
+
+
+async def test_what_was_prepared_and_never_ran_is_no_part_of_the_next(
+    connection: Any, traces: Recorder
+) -> None:
+    """A cursor outside a transaction is refused after its statement was prepared: the next query begins with itself."""
+    with pytest.raises(asyncpg.NoActiveSQLTransactionError):
+        _ = [row async for row in connection.cursor("SELECT 1")]
+    then = time.time_ns()
+    await connection.execute("SELECT 2")
+    assert traces.one(QUERY).start_ns >= then
+
+
+async def test_a_query_given_up_while_its_predecessor_is_put_away(
+    installed: Callable[..., None], postgres: Service, traces: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement takes the place of another, which is closed first; that this fails is the query's failure."""
+
+    async def gone(*_: Any) -> None:
+        raise asyncpg.ConnectionDoesNotExistError("gone")
+
+    monkeypatch.setattr(Protocol, "close_statement", gone)
+    installed("asyncpg")
+    async with connected(postgres.url, statement_cache_size=1) as one:
+        await one.fetch("SELECT 1")
+        with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+            await one.fetch("SELECT 2")
+    assert [(one.resource, one.error) for one in queries(traces)] == [("SELECT 1", 0), ("SELECT 2", 1)]
 
 
 async def test_a_query_given_up_between_preparing_and_running(
