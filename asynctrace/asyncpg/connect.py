@@ -44,13 +44,13 @@ def traced_connect(run: Run) -> Run:
     """`connect_utils._connect_addr`: one server of those that a DSN may name, its password asked for."""
 
     @functools.wraps(run)
-    async def function(**named: Any) -> Any:
+    async def function(*args: Any, **kwargs: Any) -> Any:
         if is_off():
-            return await run(**named)
+            return await run(*args, **kwargs)
         if (wait := waiting.get()) is not None:
-            wait.show()
-        with_parent = described(_describe, named.get("addr"), named.get("params")).open()
-        return await ran(with_parent, run(**named))
+            wait.connecting()
+        span = described(_describe, kwargs.get("addr"), kwargs.get("params")).open()
+        return await ran(span, run(*args, **kwargs))
 
     return function
 

@@ -34,33 +34,39 @@ class Wait:
 
     __slots__ = ("_before", "_began", "_pool", "_span", "_started_ns")
 
+    _span: Span | None
+
     def __init__(self, pool: Any) -> None:
         self._pool, self._span = pool, None
         self._before = _asked_before(pool)
         self._began, self._started_ns = perf_counter_ns(), time_ns()
 
-    _span: Span | None
-
-    def show(self, *, active: bool = True) -> Span:
-        """Its span, which is open from now on."""
-        if self._span is None:
-            span = described(_describe, self._pool, self._before)
-            self._span = span.open(activate=active, start_ns=self._started_ns)
-        return self._span
+    def connecting(self) -> None:
+        """Whoever waits has a connection opened. Not whom a task of his has left behind: then it is over."""
+        if self._pool is not None and self._span is None:
+            self._span = self._opened(active=True)
 
     def over(self, connection: Any) -> None:
         """A connection is handed over; its first query will tell of the wait, too."""
-        waited_ms = (perf_counter_ns() - self._began) / 1e6
+        waited_ms = self._ended()
         if self._span is not None or waited_ms >= settings.acquire_ms:
-            self.show(active=False).finish()
+            (self._span or self._opened()).finish()
+        self._pool = None
         if (session := session_of(getattr(connection, "_con", None))) is not None:
             session.waited_ms = waited_ms
 
     def in_vain(self, exc: BaseException) -> None:
         """There is none: time is up, the task was cancelled, none could be opened."""
-        waited_ms = (perf_counter_ns() - self._began) / 1e6
-        if self._span is not None or waited_ms >= settings.acquire_ms or isinstance(exc, Exception):
-            failed(self.show(active=False), exc)
+        if self._span is not None or isinstance(exc, Exception) or self._ended() >= settings.acquire_ms:
+            failed(self._span or self._opened(), exc)
+        self._pool = None
+
+    def _ended(self) -> float:
+        return (perf_counter_ns() - self._began) / 1e6
+
+    def _opened(self, *, active: bool = False) -> Span:
+        span = described(_describe, self._pool, self._before)
+        return span.open(activate=active, start_ns=self._started_ns)
 
 
 def _describe(pool: Any, before: int | None) -> Description:
@@ -130,9 +136,9 @@ def idle_from_now_on(run: Run) -> Run:
 
     @functools.wraps(run)
     def method(self: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
-        session = session_of(self._con)
-        if session is not None and getattr(self._pool, "_reset", None) is None:
-            session.idle, session.prepared, session.waited_ms = True, None, 0.0
+        if (session := session_of(self._con)) is not None:
+            session.idle = getattr(self._pool, "_reset", None) is None
+            session.prepared, session.waited_ms = None, 0.0
         return run(self, *args, **kwargs)
 
     return method

@@ -153,7 +153,7 @@ def ended(span: Span, result: Any) -> None:
 def failed(span: Span, exc: BaseException) -> None:
     """It did not."""
     try:
-        sqlstate = getattr(exc, "sqlstate", None)
+        sqlstate = exc.sqlstate if isinstance(exc, asyncpg.PostgresError) else None
         outcome = outcome_on_server(sqlstate, str(exc)) if sqlstate else None
         if outcome == CANCELLED:
             span.set_tag(SOURCE_TAG, SERVER)

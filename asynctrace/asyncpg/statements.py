@@ -38,9 +38,10 @@ def traced_statement(run: Run) -> Run:
     """`bind_execute`: fetch and its sisters, execute with arguments, a prepared statement, a cursor's first rows."""
 
     @functools.wraps(run)
-    def method(self: Any, state: Any, args: Any, *rest: Any, **named: Any) -> Awaitable[Any]:
-        running = run(self, state, args, *rest, **named)
-        span = begin(self, state, arguments=args)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        running = run(self, *args, **kwargs)
+        state, arguments = args[:2] if args else (kwargs.get("state"), kwargs.get("args"))
+        span = begin(self, state, arguments=arguments)
         return running if span is None else ran(span, running)
 
     return method
@@ -50,9 +51,9 @@ def traced_portal(run: Run) -> Run:
     """`bind` and `execute`: a cursor is opened, and asked for more rows."""
 
     @functools.wraps(run)
-    def method(self: Any, state: Any, *rest: Any, **named: Any) -> Awaitable[Any]:
-        running = run(self, state, *rest, **named)
-        span = begin(self, state)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        running = run(self, *args, **kwargs)
+        span = begin(self, args[0] if args else kwargs.get("state"))
         return running if span is None else ran(span, running)
 
     return method
@@ -62,19 +63,19 @@ def traced_query(run: Run) -> Run:
     """`query`: execute without arguments, BEGIN and its like; text that may hold several statements."""
 
     @functools.wraps(run)
-    def method(self: Any, query: Any, *rest: Any, **named: Any) -> Awaitable[Any]:
+    def method(self: Any, query: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
         if settings.commented is not None:
-            return commented(self, query, *rest, **named)
-        running = run(self, query, *rest, **named)
+            return commented(self, query, *args, **kwargs)
+        running = run(self, query, *args, **kwargs)
         span = begin(self, query)
         return running if span is None else ran(span, running)
 
-    async def commented(self: Any, query: Any, *rest: Any, **named: Any) -> Any:
+    async def commented(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
         # what is prepared goes without: a comment that is new each time would prepare it anew each time
         span = begin(self, query, active=True)
         if span is None or settings.commented is None:
-            return await run(self, query, *rest, **named)
-        return await ran(span, run(self, settings.commented(query), *rest, **named))
+            return await run(self, query, *args, **kwargs)
+        return await ran(span, run(self, settings.commented(query), *args, **kwargs))
 
     return method
 
@@ -83,36 +84,53 @@ def traced_many(run: Run) -> Run:
     """`bind_execute_many`: executemany and fetchmany. Their arguments may come from a generator of the user's."""
 
     @functools.wraps(run)
-    async def method(self: Any, state: Any, args: Any, *rest: Any, **named: Any) -> Any:
+    async def method(self: Any, state: Any, args: Any, *others: Any, **kwargs: Any) -> Any:
         span = begin(self, state, active=True)
         if span is None:
-            return await run(self, state, args, *rest, **named)
-        batch = args if hasattr(type(args), "__len__") else Counted(args)
+            return await run(self, state, args, *others, **kwargs)
+        batch, size = counted(args)
         try:
-            result = await run(self, state, batch, *rest, **named)
+            result = await run(self, state, batch, *others, **kwargs)
         except BaseException as exc:
-            span.set_metric(BATCH, len(batch))
+            span.set_metric(BATCH, size())
             failed(span, exc)
             raise
-        span.set_metric(BATCH, len(batch))
+        span.set_metric(BATCH, size())
         ended(span, result)
         return result
 
     return method
 
 
-class Counted:
-    """An iterable that has no length: counted as it is consumed."""
+def counted(batch: Any) -> tuple[Any, Callable[[], int]]:
+    """A batch, or what takes its place, and its size: where it has no length, that is known when it was consumed."""
+    try:
+        length = len(batch)
+    except Exception:
+        try:
+            counter = Counter(batch)
+        except Exception:  # no batch at all: asyncpg will say so
+            return batch, int
+        return counter, counter.count
+    return batch, lambda: length
+
+
+class Counter:
+    """An iterator that counts."""
 
     def __init__(self, iterable: Any) -> None:
-        self._iterable, self._count = iterable, 0
+        self._iterator, self._count = iter(iterable), 0
 
     def __iter__(self) -> Iterator[Any]:
-        for item in self._iterable:
-            self._count += 1
-            yield item
+        return self
 
-    def __len__(self) -> int:
+    def __next__(self) -> Any:
+        item = next(self._iterator)
+        self._count += 1
+        return item
+
+    def count(self) -> int:
+        """So far."""
         return self._count
 
 
@@ -120,8 +138,8 @@ def traced_copy(run: Run) -> Run:
     """`copy_in` and `copy_out`, in all forms. The user's source or sink runs meanwhile."""
 
     @functools.wraps(run)
-    def method(self: Any, copy_stmt: Any, *rest: Any, **named: Any) -> Awaitable[Any]:
-        running = run(self, copy_stmt, *rest, **named)
+    def method(self: Any, copy_stmt: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        running = run(self, copy_stmt, *args, **kwargs)
         span = begin(self, _without_arguments(self, copy_stmt), active=True)
         return running if span is None else ran(span, running)
 
@@ -164,8 +182,8 @@ def traced_prepare(run: Run) -> Run:
     """`prepare`, by whoever: part of the query that follows, unless it fails."""
 
     @functools.wraps(run)
-    def method(self: Any, stmt_name: Any, query: Any, *rest: Any, **named: Any) -> Awaitable[Any]:
-        running = run(self, stmt_name, query, *rest, **named)
+    def method(self: Any, stmt_name: Any, query: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        running = run(self, stmt_name, query, *args, **kwargs)
         session: Session = getattr(self, KEPT, None) or remember(self, None)
         if session.preparing or session.is_silent():
             return running

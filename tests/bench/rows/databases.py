@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -13,6 +14,7 @@ from tests.bench.rows import LOT, Row, below_root
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from demos.services import Service
     from tests.bench.kits import Kit
     from tests.bench.rows import Operations
 
@@ -35,11 +37,7 @@ class FetchRow(Row):
         return self.everyone(kit)
 
     def opentelemetry(self, kit: Kit) -> Operations:
-        from opentelemetry.instrumentation.asyncpg import (  # type: ignore[import-not-found,unused-ignore]
-            AsyncPGInstrumentor,
-        )
-
-        AsyncPGInstrumentor().instrument()  # type: ignore[no-untyped-call,unused-ignore]
+        instrumented()
         return self.everyone(kit)
 
     async def asked(self, pool: Any) -> None:
@@ -57,6 +55,22 @@ class FetchRow10(FetchRow):
             await asyncio.gather(*[pool.fetchrow(QUERY, start + number) for number in range(POOL)])
 
 
+@functools.cache
+def instrumented() -> None:
+    """Once a process: it complains of a second time."""
+    from opentelemetry.instrumentation.asyncpg import (  # type: ignore[import-not-found,unused-ignore]
+        AsyncPGInstrumentor,
+    )
+
+    AsyncPGInstrumentor().instrument()  # type: ignore[no-untyped-call,unused-ignore]
+
+
+@functools.cache
+def database() -> Service:
+    """One for the process: where it is a private one, it goes with that."""
+    return postgres()
+
+
 def queries(kit: Kit, asked: Callable[[Any], Awaitable[None]]) -> Operations:
     """A pool that stays open, as in a program, and `LOT` queries below a root span each time."""
     pool: Any = None
@@ -64,8 +78,7 @@ def queries(kit: Kit, asked: Callable[[Any], Awaitable[None]]) -> Operations:
     async def lot() -> None:
         nonlocal pool
         if pool is None:
-            with postgres() as service:
-                pool = await asyncpg.create_pool(service.url, min_size=POOL, max_size=POOL)
+            pool = await asyncpg.create_pool(database().url, min_size=POOL, max_size=POOL)
         await asked(pool)
 
     return below_root(kit, lot)

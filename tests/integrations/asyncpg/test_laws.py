@@ -72,6 +72,8 @@ FAILURES: dict[str, Operation] = {
     "wrong arguments": lambda one: one.fetch("SELECT $1::int", "x"),
     "too many arguments": lambda one: one.fetch("SELECT 1", 1),
     "wrong batch": lambda one: one.executemany("SELECT $1::int", [(1,), ("x",)]),
+    "no batch": lambda one: one.executemany("SELECT $1::int", None),
+    "batch of nothing": lambda one: one.executemany("SELECT $1::int", iter([None])),
     "no time": lambda one: one.fetch("SELECT 1", timeout=-1),
     "no time for it": lambda one: one.execute("SELECT pg_sleep(9)", timeout=0.02),
     "nonsense for a time": lambda one: one.execute("SELECT 1", timeout="soon"),

@@ -66,11 +66,12 @@ async def test_a_timeout_of_the_server_is_a_timeout(
     connection: Any, watcher: Any, traces: Recorder, setting: str
 ) -> None:
     """A deadline that is the server's: an error of the kind timeout, with its SQLSTATE."""
+    key = connection.get_server_pid()  # nobody else's
     await connection.execute(f"SET {setting} = '50ms'")
-    await watcher.fetch("SELECT pg_advisory_lock(4711)")
+    await watcher.fetch("SELECT pg_advisory_lock($1)", key)
     with pytest.raises(asyncpg.PostgresError):
-        await connection.fetch("SELECT pg_advisory_lock(4711)")
-    await watcher.fetch("SELECT pg_advisory_unlock(4711)")
+        await connection.fetch("SELECT pg_advisory_lock($1)", key)
+    await watcher.fetch("SELECT pg_advisory_unlock($1)", key)
     query = queries(traces)[-1]
     assert (query.error, query.outcome) == (1, "timeout")
     assert (

@@ -258,6 +258,30 @@ async def test_setup_is_waited_for(
     assert queries(traces)[-1].tags["db.pool.wait_ms"] >= 10
 
 
+async def test_what_setup_leaves_behind_waits_for_nothing(
+    installed: Callable[..., None], postgres: Service, traces: Recorder
+) -> None:
+    """A task started in `setup=`, that connects when the wait is long over, is no part of it."""
+    installed("asyncpg")
+    gate, left = asyncio.Event(), []
+
+    async def later() -> None:
+        await gate.wait()
+        await (await asyncpg.connect(postgres.url)).close()
+
+    async def setup(_: Any) -> None:
+        left.append(asyncio.create_task(later()))
+
+    install(acquire_ms=10_000)
+    async with asyncpg.create_pool(postgres.url, min_size=1, max_size=1, setup=setup) as pool:
+        traces.clear()
+        await pool.fetchval("SELECT 1")
+        gate.set()
+        await asyncio.gather(*left)
+    traces.assert_finished()
+    assert [one.name for one in traces.spans] == [QUERY, CONNECT]
+
+
 class Careful(asyncpg.Connection):  # type: ignore[misc]
     """A connection with a reset of its own."""
 
