@@ -44,7 +44,7 @@ class Settings:
     def change(self, acquire_ms: float | None, transactions: bool | None, arguments: bool | None) -> None:
         """Take over what was given."""
         if acquire_ms is not None:
-            self.acquire_ms = acquire_ms
+            self.acquire_ms = max(float(acquire_ms), 0.0)
         if transactions is not None:
             self.transactions = transactions
         if arguments is not None:

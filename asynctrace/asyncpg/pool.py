@@ -76,7 +76,7 @@ def _describe(pool: Any, before: int | None) -> Description:
 def _asked_before(pool: Any) -> int | None:
     """How many wait already."""
     try:
-        return sum(not one.done() for one in pool._queue._getters)
+        return len(pool._queue._getters)
     except Exception:
         return None
 

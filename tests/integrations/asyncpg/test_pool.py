@@ -234,7 +234,7 @@ async def test_a_connection_that_can_not_be_opened(installed: Callable[..., None
     """The attempt and the wait are both errors, and the exception is asyncpg's."""
     installed("asyncpg")
     pool = await asyncpg.create_pool("postgresql://u@127.0.0.1:9/none", min_size=0, max_size=1)
-    with pytest.raises(OSError, match="9"):
+    with pytest.raises(OSError, match=r"refused|Connect"):
         await pool.fetchval("SELECT 1")
     assert [(one.name, one.error) for one in traces.spans] == [(ACQUIRE, 1), (CONNECT, 1)]
     assert traces.one(CONNECT).tags["out.host"] == "127.0.0.1"
