@@ -11,11 +11,12 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from asynctrace._core.api import span
+from asynctrace._core.api import prepared, span
 from asynctrace._core.errors import UsageError
 from asynctrace._core.naming import function_name
+from asynctrace._core.off import OFF
 from asynctrace._core.provider import top_entry
-from asynctrace._core.span import OFF
+from asynctrace._core.span import Span
 from asynctrace._core.tracer import tracer
 from asynctrace._core.values import text
 from asynctrace._managed import is_manager, makes_managers, managed, traced_class
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from asynctrace._core.provider import Entry
-    from asynctrace._core.span import Span
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -109,7 +109,8 @@ def _opener(
     function = getattr(function, "__func__", function)
     name = name if name is not None else function_name(function)
     if not capture:
-        return lambda _args, _kwargs: span(name, **options)
+        fit = prepared(name, **options).said()
+        return lambda _args, _kwargs: Span(*fit)
     signature = inspect.signature(function)
     if unknown := set(capture) - (set() if inspect.isclass(function) else set(signature.parameters)):
         raise UsageError(
@@ -150,8 +151,14 @@ def _coroutine_function(function: Callable[..., Any], new_span: Callable[..., Sp
     async def call(*args: Any, **kwargs: Any) -> Any:
         if not tracer.enabled:
             return await function(*args, **kwargs)
-        with new_span(args, kwargs):
-            return await function(*args, **kwargs)
+        own = new_span(args, kwargs).open()  # not a block: that would look whether this is a generator
+        try:
+            result = await function(*args, **kwargs)
+        except BaseException as exc:
+            own.__exit__(type(exc), exc, None)
+            raise
+        own.finish()
+        return result
 
     return call
 
@@ -160,25 +167,38 @@ def _function(function: Callable[..., Any], new_span: Callable[..., Span]) -> Ca
     def call(*args: Any, **kwargs: Any) -> Any:
         if not tracer.enabled:
             return function(*args, **kwargs)
-        with new_span(args, kwargs):
-            return function(*args, **kwargs)
+        own = new_span(args, kwargs).open()
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as exc:
+            own.__exit__(type(exc), exc, None)
+            raise
+        own.finish()
+        return result
 
     return call
 
 
-class _Steps:
-    """A generator's span, active only during its steps; with it what the generator's own code left active."""
+get_top, set_top = top_entry.get, top_entry.set
 
-    __slots__ = ("inside", "outside", "span")
+
+class _Steps:
+    """A generator's span, active only during its steps; with it what the generator's own code left active.
+
+    Around every step stands what `begin()` and `end()` do, here in the generators themselves: a call each would cost as
+    much again as the step.
+    """
+
+    __slots__ = ("inside", "span")
 
     def __init__(self, new_span: Span) -> None:
         self.span = new_span
         self.inside: Entry | None = None
-        self.outside: Entry | None = None
 
     def __enter__(self) -> Self:
         self.span.open(activate=False)
-        self.inside = self.span
+        if self.span is not OFF:
+            self.inside = self.span
         return self
 
     def __exit__(
@@ -189,9 +209,6 @@ class _Steps:
 
     def begin(self) -> None:
         """What the generator left active is active again, and owned by whoever advances it now."""
-        if self.span is OFF:
-            return
-        self.outside = top_entry.get()
         chain = []
         entry = self.inside
         while entry is not None:
@@ -199,13 +216,6 @@ class _Steps:
             entry = entry.previous
         for entry in reversed(chain):
             entry.owner = top_entry.set(entry)
-
-    def end(self) -> None:
-        if self.span is OFF:
-            return
-        self.inside = top_entry.get()
-        top_entry.set(self.outside)
-        self.outside = None
 
 
 def _unhooked(items: AsyncGenerator[Any, Any]) -> Any:
@@ -223,20 +233,27 @@ def _unhooked(items: AsyncGenerator[Any, Any]) -> Any:
 
 def _async_generator(function: Callable[..., Any], new_span: Callable[..., Span]) -> Callable[..., Any]:
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        with _Steps(new_span(args, kwargs)) as steps:
-            items = function(*args, **kwargs)
+        with _Steps(new_span(args, kwargs) if tracer.enabled else OFF) as steps:
+            items, traced = function(*args, **kwargs), steps.span is not OFF
             step = _unhooked(items)
             passed: list[Any] = []  # an item is taken out as it is yielded: nothing is held while suspended
             try:
                 while True:
-                    steps.begin()
+                    outside = get_top()
+                    if (inside := steps.inside) is not None and inside.previous is None:
+                        inside.owner = set_top(inside)
+                    else:
+                        steps.begin()
                     try:
                         passed.append(await step)
                     except StopAsyncIteration:
                         return
                     finally:
-                        step = None
-                        steps.end()
+                        step = inside = None
+                        if traced:
+                            steps.inside = get_top()
+                            set_top(outside)
+                        outside = None
                     try:
                         step = items.asend((yield passed.pop()))
                     except GeneratorExit:
@@ -244,31 +261,41 @@ def _async_generator(function: Callable[..., Any], new_span: Callable[..., Span]
                     except BaseException as exc:
                         step = items.athrow(exc)
             finally:
+                outside = get_top()
                 steps.begin()
                 try:
                     await items.aclose()
                 finally:
-                    steps.end()
+                    if traced:
+                        steps.inside = get_top()
+                        set_top(outside)
 
     return call
 
 
 def _generator(function: Callable[..., Any], new_span: Callable[..., Span]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        with _Steps(new_span(args, kwargs)) as steps:
-            items = function(*args, **kwargs)
-            step: Callable[[], Any] = functools.partial(items.send, None)
+        with _Steps(new_span(args, kwargs) if tracer.enabled else OFF) as steps:
+            items, traced = function(*args, **kwargs), steps.span is not OFF
+            step: Any = functools.partial(items.send, None)
             passed: list[Any] = []
             try:
                 while True:
-                    steps.begin()
+                    outside = get_top()
+                    if (inside := steps.inside) is not None and inside.previous is None:
+                        inside.owner = set_top(inside)
+                    else:
+                        steps.begin()
                     try:
                         passed.append(step())
                     except StopIteration as stop:
                         return stop.value
                     finally:
-                        del step
-                        steps.end()
+                        step = inside = None
+                        if traced:
+                            steps.inside = get_top()
+                            set_top(outside)
+                        outside = None
                     try:
                         step = functools.partial(items.send, (yield passed.pop()))
                     except GeneratorExit:
@@ -276,11 +303,14 @@ def _generator(function: Callable[..., Any], new_span: Callable[..., Span]) -> C
                     except BaseException as exc:
                         step = functools.partial(items.throw, exc)
             finally:
+                outside = get_top()
                 steps.begin()
                 try:
                     items.close()
                 finally:
-                    steps.end()
+                    if traced:
+                        steps.inside = get_top()
+                        set_top(outside)
 
     return call
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("asynctrace")
 
-NAMES = ("aiohttp", "asyncpg", "aio_pika", "futures", "cancellation")
+NAMES = ("aiohttp", "asyncpg", "aio_pika", "futures", "cancellation", "logging", "structlog")
 """The integrations; each is the module of asynctrace, and the library, of that name."""
 
 FROM_THE_START = "futures"
@@ -36,6 +36,9 @@ FROM_THE_START = "futures"
 
 LIBRARIES = {"futures": "concurrent.futures", "cancellation": "asyncio"}
 """Libraries that are imported by another name."""
+
+WITHOUT_EXTRA = frozenset({"structlog"})
+"""Libraries that asynctrace has no extra for: whoever wants their integration has them."""
 
 
 class Integration(Protocol):
@@ -58,7 +61,9 @@ _warned: set[str] = set()
 
 
 def install(*names: str) -> None:
-    """Trace the libraries in use, no code touched: aiohttp (server and client), asyncpg, aio-pika; note who cancels.
+    """Trace the libraries in use, no code touched: aiohttp (server and client), asyncpg, aio-pika.
+
+    And note who cancels, and put trace and span ids on the lines of logging and structlog.
 
     Without names every library that is installed is traced, from the moment it is imported; one in an unsupported
     version is left out with one warning, and one switched off by `DD_TRACE_<NAME>_ENABLED=false` without. By name, it
@@ -135,9 +140,8 @@ def _activate(name: str) -> None:
         integration = _module(name)
     except ImportError as exc:
         extra = name.replace("_", "-")
-        raise MissingLibraryError(
-            f"{extra} is not installed", hint=f'pip install "asynctrace[{extra}]"'
-        ) from exc
+        wanted = f'"asynctrace[{extra}]"' if name not in WITHOUT_EXTRA else extra
+        raise MissingLibraryError(f"{extra} is not installed", hint=f"pip install {wanted}") from exc
     _check_version(name, integration.SUPPORTED)
     try:
         integration.install()

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import wrapt
 
+from asynctrace._core.off import OFF
 from asynctrace._core.provider import Foreign, active_entry, provider
-from asynctrace._core.span import OFF
 from asynctrace._core.tracer import tracer
 
 if TYPE_CHECKING:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import wrapt
+
+from asynctrace._core.naming import is_true
+from asynctrace._core.tracer import integration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,3 +56,30 @@ class Patches:
 
     def __bool__(self) -> bool:
         return bool(self._undo)
+
+
+class LogIntegration:
+    """One of ddtrace's own integrations with a library that logs, put on where it is not on already.
+
+    `ddtrace-run` has put it on, and then it stays. `DD_LOGS_INJECTION=false` keeps it off, as it does there.
+    """
+
+    def __init__(self, library: str) -> None:
+        self.library, self.is_on = library, False
+
+    def install(self) -> None:
+        """Trace and span id on every line from now on."""
+        wanted = os.environ.get("DD_LOGS_INJECTION", "true").strip().lower()
+        if (is_true(wanted) or wanted == "structured") and not _is_patched(self.library):
+            integration(self.library).patch()
+            self.is_on = True
+
+    def uninstall(self) -> None:
+        """Take it off, if it was put on here."""
+        if self.is_on:
+            integration(self.library).unpatch()
+            self.is_on = False
+
+
+def _is_patched(library: str) -> bool:
+    return bool(getattr(sys.modules[library], "_datadog_patch", False))

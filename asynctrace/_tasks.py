@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from asynctrace._core.api import span
 from asynctrace._core.context import ROOT, SpanContext
 from asynctrace._core.errors import UsageError
+from asynctrace._core.provider import top_entry
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -56,9 +57,9 @@ def spawn(
     if relation == "link":
         own = span(name or str(getattr(coro, "__qualname__", "task")), parent=ROOT)
         context.run(_open_linked, own, SpanContext.current())
-    task = _task_in(context, coro, name)
+    task = _task_in(context, coro if own is None else _owner_of(own, coro), name)
     _running.add(task)
-    task.add_done_callback(functools.partial(_over, own))
+    task.add_done_callback(functools.partial(_over, own, coro))
     return task
 
 
@@ -66,8 +67,20 @@ def _open_linked(own: Span, here: SpanContext) -> None:
     own.open().link(here)
 
 
-def _over(own: Span | None, task: asyncio.Task[Any]) -> None:
+def _owner_of(own: Span, coro: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+    """The coroutine; before 3.11 one that owns the span in the task's context, a copy of the one it is given."""
+
+    async def owner() -> T:
+        if top_entry.get() is own:
+            own.owner = top_entry.set(own)
+        return await coro
+
+    return coro if sys.version_info >= (3, 11) else owner()
+
+
+def _over(own: Span | None, coro: Coroutine[Any, Any, Any], task: asyncio.Task[Any]) -> None:
     _running.discard(task)
+    coro.close()  # of `_owner_of`, when it was cancelled before its first step
     failure = asyncio.CancelledError() if task.cancelled() else task.exception()
     if own is not None:
         if failure is not None:

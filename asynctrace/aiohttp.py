@@ -26,7 +26,8 @@ from asynctrace._core.api import Description, described
 from asynctrace._core.context import SpanContext
 from asynctrace._core.errors import UsageError
 from asynctrace._core.naming import entry_service, operation
-from asynctrace._core.span import MEASURED, OFF
+from asynctrace._core.off import OFF
+from asynctrace._core.span import MEASURED
 from asynctrace._core.tracer import tracer
 from asynctrace._patching import Patches
 

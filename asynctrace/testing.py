@@ -19,11 +19,11 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from asynctrace._core.delivery import listeners
 from asynctrace._core.errors import UsageError
+from asynctrace._core.listening import listeners
 from asynctrace._testkit import trees
 from asynctrace._testkit.checks import crosstalk
-from asynctrace._testkit.recorded import RecordedLink, RecordedSpan, by_name, recorded
+from asynctrace._testkit.recorded import RecordedLink, RecordedSpan, as_ddtrace, by_name, is_open, recorded
 from asynctrace._testkit.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from ddtrace.trace import Span as DDSpan
     from typing_extensions import Self
+
+    from asynctrace._core.span import Span
 
 __all__ = ["RecordedLink", "RecordedSpan", "Recorder"]
 
@@ -57,7 +59,7 @@ class Recorder:
     def __init__(self, *, send: bool | None = None) -> None:
         self._send = _has_agent() if send is None else send
         self._lock = threading.RLock()  # the garbage collector may end spans while we hold it
-        self._opened: dict[int, DDSpan] = {}
+        self._opened: dict[int, Span | DDSpan] = {}
         self._handed_over: list[DDSpan] = []
         self._waiting = Waiting()
 
@@ -82,8 +84,8 @@ class Recorder:
 
     # -- as a listener of _core.delivery
 
-    def opened(self, span: DDSpan) -> None:
-        """A span became active."""
+    def opened(self, span: Span | DDSpan) -> None:
+        """A span was started."""
         with self._lock:
             self._opened[span.span_id] = span
         self._waiting.wake()
@@ -111,7 +113,7 @@ class Recorder:
         """What was started and has not ended, in the order of their starts."""
         with self._lock:
             opened = self._opened.copy()
-        still = (recorded(span) for span in opened.values() if span.duration_ns is None)
+        still = (recorded(as_ddtrace(span)) for span in opened.values() if is_open(span))
         return sorted(still, key=lambda span: span.start_ns)
 
     def names(self) -> set[str]:
@@ -153,7 +155,7 @@ class Recorder:
         """Spans with a parent that is nowhere: not recorded, not open, not in another process."""
         with self._lock:
             spans, kept = self.spans, list(self._opened.copy().values())
-        unfinished = {span.trace_id for span in kept if span.duration_ns is None}
+        unfinished = {span.trace_id for span in kept if is_open(span)}
         known = {span.span_id for span in spans}
         # a span that has ended may wait for the rest of its trace
         known |= {span.span_id for span in kept if span.trace_id in unfinished}

@@ -1,6 +1,7 @@
 """`python3 -m tests [ARGUMENTS OF PYTEST]`: makes or finds the environment, then runs the suite in it.
 
-`--python 3.12` runs it on another interpreter; `--lint` runs the linters and the type checker instead.
+`--python 3.12` runs it on another interpreter; `--lint` runs the linters and the type checker instead; `--coverage`
+measures meanwhile which of the core's branches it takes, and fails below what pyproject.toml asks for.
 """
 
 import os
@@ -22,12 +23,20 @@ def lint() -> int:
     return int(any(codes))
 
 
+def measured(argv: "list[str]") -> int:
+    """Runs the tests and reports what of the core they took, in processes of their own, too; the worst exit code."""
+    steps = (["erase"], ["run", "-m", "pytest"] + argv, ["combine", "-q"], ["report"])  # noqa: RUF005
+    return max(subprocess.call([sys.executable, "-m", "coverage"] + step, cwd=ROOT) for step in steps)  # noqa: RUF005
+
+
 def main() -> int:
     """Lints or tests; the exit code is theirs."""
     argv = ensure("test", "tests", sys.argv[1:])
     os.chdir(ROOT)
     if argv[:1] == ["--lint"]:
         return lint()
+    if argv[:1] == ["--coverage"]:
+        return measured(argv[1:])
     import pytest
 
     return int(pytest.main(argv))

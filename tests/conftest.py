@@ -53,7 +53,7 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
 def nothing_left_behind() -> Iterator[None]:
     """No span is active, before and after, no recorder is left running, and every patch comes off."""
     from asynctrace import current_span, uninstall
-    from asynctrace._core.delivery import listeners
+    from asynctrace._core.listening import listeners
     from asynctrace._core.provider import top_entry
 
     assert current_span() is None, "a span is active before the test"

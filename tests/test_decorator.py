@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import pickle
-from typing import TYPE_CHECKING, Any
+import sys
+import typing
+from typing import TYPE_CHECKING, Any, overload
 
 import pytest
 
@@ -39,6 +41,15 @@ async def async_items() -> AsyncGenerator[int]:
 @atraced("named")
 def items() -> Generator[int]:
     yield 1
+
+
+@overload
+def priced(item: str) -> int: ...
+@overload
+def priced(item: int) -> str: ...
+@atraced
+def priced(item: Any) -> Any:
+    return item
 
 
 class Shop:
@@ -194,6 +205,12 @@ async def test_decorated_twice(traces: Recorder) -> None:
 
     await job()
     assert traces.tree() == "outer\n  inner"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="get_overloads is new in 3.11")
+def test_overloads_are_found() -> None:
+    """Of a function that has them, by its wrapper as by itself."""
+    assert len(getattr(typing, "get_overloads")(priced)) == 2  # noqa: B009 - unknown to a type checker for 3.10
 
 
 def test_recursion(traces: Recorder) -> None:

@@ -27,7 +27,7 @@ MODULES = sorted(
     for module in pkgutil.walk_packages(asynctrace.__path__, "asynctrace.")
     if not module.name.endswith("__main__")
 )
-INTEGRATIONS = ("aiohttp", "asyncpg", "aio_pika", "anyio", "futures", "cancellation")
+INTEGRATIONS = ("aiohttp", "asyncpg", "aio_pika", "anyio", "futures", "cancellation", "logging", "structlog")
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 

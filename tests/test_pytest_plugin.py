@@ -113,7 +113,7 @@ def test_records_during_the_test_only(session: Session) -> None:
     result = session(
         """
         from asynctrace import span
-        from asynctrace._core.delivery import listeners
+        from asynctrace._core.listening import listeners
         def test_first(traces):
             assert listeners == [traces]
             with span("first"):

@@ -12,7 +12,7 @@ import pytest
 from ddtrace.trace import TraceFilter, tracer
 
 from asynctrace import ROOT, SpanContext, UsageError, attached, span, start_span
-from asynctrace._core.delivery import listeners
+from asynctrace._core.listening import listeners
 from asynctrace.testing import RecordedSpan, Recorder
 from tests.core.process import run
 

@@ -10,6 +10,8 @@
 - `cancel`: who cancelled
 - `delivery`: what leaves the process, through whose hands; flushing
 - `early`: what leaves before its trace has ended
+- `beside`: ddtrace's own integration of asyncio
+- `process`: forks, and the end of the process
 - `tracer`: set-up; the guarded doors
 - `errors`: what we raise
 
@@ -18,6 +20,9 @@ Importing this package sets the tracer up: it is what `import asynctrace` avoids
 
 from __future__ import annotations
 
+from asynctrace._core import beside, process
 from asynctrace._core.tracer import set_up
 
 set_up()
+beside.install()
+process.install()

@@ -10,9 +10,10 @@ from ddtrace.trace import Span as DDSpan, tracer
 
 from asynctrace._core.context import SpanContext
 from asynctrace._core.errors import UsageError
+from asynctrace._core.off import OFF
 from asynctrace._core.provider import active_entry, provider
-from asynctrace._core.span import OFF, Span, handle_of
-from asynctrace._core.values import text
+from asynctrace._core.span import Span, handle_of
+from asynctrace._core.values import fit, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,22 +55,41 @@ def span(
     """
     if not tracer.enabled:
         return OFF
+    return prepared(name, parent, resource, service, type, kind, tags)
+
+
+def prepared(
+    name: str,
+    parent: SpanContext | None = None,
+    resource: str | None = None,
+    service: str | None = None,
+    type: str | None = None,
+    kind: str | None = None,
+    tags: Mapping[str, Any] | None = None,
+) -> Span:
+    """An unopened span, whatever its arguments made fit for the wire."""
     if parent is not None and not isinstance(parent, SpanContext):
         raise UsageError(
             f"parent= must be a SpanContext, got {parent.__class__.__name__}",
             hint="span.context, SpanContext.current(), SpanContext.extract(headers) or ROOT",
         )
-    if tags is not None and not isinstance(tags, Mapping):
-        raise UsageError(f"tags= must be a mapping, got {tags.__class__.__name__}", hint='tags={"items": 3}')
-    if kind is not None:
-        tags = {"span.kind": kind, **(tags or {})}
+    said: dict[str, Any] | None = None if kind is None else {"span.kind": text(kind)}
+    if tags is not None:
+        if not isinstance(tags, Mapping):
+            raise UsageError(
+                f"tags= must be a mapping, got {tags.__class__.__name__}", hint='tags={"items": 3}'
+            )
+        said = said or {}
+        for key, value in tags.items():
+            fit_key, fit_value = fit(key, value)
+            said[fit_key] = fit_value
     return Span(
         text(name),
-        parent=parent,
-        resource=None if resource is None else text(resource),
-        service=None if service is None else text(service),
-        type=None if type is None else text(type),
-        tags=tags,
+        parent,
+        None if resource is None else text(resource),
+        None if service is None else text(service),
+        None if type is None else text(type),
+        said,
     )
 
 
@@ -118,8 +138,7 @@ def trace_id() -> str:
         ...     len(trace_id())
         32
     """
-    active = tracer.context_provider.active()
-    return f"{active.trace_id:032x}" if active is not None and active.trace_id else ""
+    return f"{here:032x}" if (here := SpanContext.current().trace_id) else ""
 
 
 def described(describe: Callable[..., Description], *args: Any, parent: SpanContext | None = None) -> Span:

@@ -21,7 +21,7 @@ from asynctrace._core.values import text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ddtrace.trace import Span as DDSpan
+    from asynctrace._core.span import Span
 
 log = logging.getLogger("asynctrace")
 
@@ -52,9 +52,7 @@ _DEADLINE = "deadline exceeded"
 _asked: weakref.WeakKeyDictionary[asyncio.Future[Any], tuple[str, str, Callable[[], bool]]] = (
     weakref.WeakKeyDictionary()
 )
-_unexplained: weakref.WeakKeyDictionary[BaseException, list[weakref.ref[DDSpan]]] = (
-    weakref.WeakKeyDictionary()
-)
+_unexplained: weakref.WeakKeyDictionary[BaseException, list[weakref.ref[Span]]] = weakref.WeakKeyDictionary()
 
 
 def note(
@@ -64,7 +62,7 @@ def note(
     _asked[task] = (source, "" if cause is None else type_name(cause), still)
 
 
-def cut_short(span: DDSpan, exc: BaseException) -> None:
+def cut_short(span: Span, exc: BaseException) -> None:
     """Say on the span who cancelled it, as far as it can be told."""
     try:
         message = text(exc.args[0]) if exc.args and isinstance(exc.args[0], str) else ""
@@ -95,7 +93,7 @@ def explain(exc: BaseException) -> None:
                 _say(span, source, cause)
 
 
-def _say(span: DDSpan, source: str, cause: str) -> None:
+def _say(span: Span, source: str, cause: str) -> None:
     span.set_tag(SOURCE_TAG, source)
     if cause:
         span.set_tag(CAUSE_TAG, cause)
@@ -127,11 +125,9 @@ def _loop_ends() -> bool:
     return False
 
 
-def _asker_of(task: asyncio.Future[Any] | None) -> tuple[str, str] | None:
+def _asker_of(task: asyncio.Future[Any]) -> tuple[str, str] | None:
     """Who cancelled this task, or one that waits for it."""
     for _ in range(_DEPTH):
-        if task is None:
-            return None
         if (found := _noted(task)) is not None:
             return found
         group = _group_of(task)
@@ -140,9 +136,10 @@ def _asker_of(task: asyncio.Future[Any] | None) -> tuple[str, str] | None:
             return SIBLING_FAILED, type_name(errors[0])
         if group is None:
             break
-        task = getattr(group, "_parent_task", None)
-        if not _is_cancelled(task):  # the body of the group failed
+        parent: Any = getattr(group, "_parent_task", None)
+        if not _is_cancelled(parent):  # the body of the group failed
             return (SIBLING_FAILED, "") if getattr(group, "_aborting", False) else None
+        task = parent
     for waiting in tuple(_asked):
         if any(one is task for one in _waited_for(waiting)) and (found := _noted(waiting)) is not None:
             return found

@@ -55,7 +55,9 @@ FAMILIES: tuple[dict[str, Callable[[str], bool]], ...] = (
         "x-datadog-tags": _any,
     },
     {  # https://www.w3.org/TR/trace-context/
-        "traceparent": _matches(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"),
+        "traceparent": _matches(
+            r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+        ),
         "tracestate": _any,
     },
     {  # https://github.com/openzipkin/b3-propagation

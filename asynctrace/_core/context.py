@@ -11,7 +11,7 @@ from ddtrace.trace import Context, Span as DDSpan, tracer as dd_tracer
 from asynctrace._core import tracer
 from asynctrace._core.carrier import PRIORITIES, is_trace_header, normalised
 from asynctrace._core.errors import UsageError
-from asynctrace._core.provider import Foreign, provider, top_entry
+from asynctrace._core.provider import Foreign, active_entry, provider, top_entry
 
 if TYPE_CHECKING:
     import weakref
@@ -49,7 +49,11 @@ class SpanContext:
     @classmethod
     def current(cls) -> SpanContext:
         """The context of what is active here; false when nothing is."""
-        return cls.of(dd_tracer.context_provider.active())
+        if dd_tracer.context_provider is not provider:
+            return cls.of(dd_tracer.context_provider.active())
+        entry = active_entry()
+        context = None if entry is None else entry.context_here()
+        return ROOT if entry is None or context is None else cls(context, entry.local_root())
 
     @classmethod
     def of(cls, active: DDSpan | Context | None) -> SpanContext:

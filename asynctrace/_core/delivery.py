@@ -10,12 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ddtrace.trace import TraceFilter, tracer
 
+from asynctrace._core import tracer as doors
 from asynctrace._core.early import everything, unloaded
-from asynctrace._core.outcome import CANCELLED, CLOSED, ERROR, OUTCOME_TAG, TIMEOUT
+from asynctrace._core.listening import listeners
+from asynctrace._core.outcome import translate
+from asynctrace._core.record import drained
+from asynctrace._core.segment import buffers, leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,48 +29,32 @@ if TYPE_CHECKING:
 log = logging.getLogger("asynctrace")
 
 
-class Listener(Protocol):
-    """Somebody who wants to see spans. Called on the hot path, in any thread: must be quick and must not raise."""
-
-    def opened(self, span: DDSpan) -> None:
-        """A span of ours or of ddtrace's became active."""
-
-    def handed_over(self, trace: list[DDSpan]) -> bool:
-        """These spans are about to go to ddtrace's sampler and writer; whether they may."""
-
-
-listeners: list[Listener] = []
-"""Empty in production, so that looking costs one test."""
-
 rewriters: list[Callable[[DDSpan], None]] = []
 """What is done to each span when it leaves, after the user's filters. Must not raise."""
 
-UNINTENDED = {
-    "asyncio.exceptions.CancelledError": CANCELLED,
-    "concurrent.futures._base.CancelledError": CANCELLED,
-    "builtins.GeneratorExit": CLOSED,
-}
-"""Exceptions that ddtrace takes for errors, and what they are."""
+
+def with_records(trace: list[DDSpan]) -> list[DDSpan]:
+    """A chunk of ddtrace's, and the records of its trace that have ended."""
+    if not trace or not buffers:
+        return trace
+    doors.decide_by_rules(trace[0])
+    is_last = trace[0].get_metric("_dd.py.partial_flush") is None
+    buffer = leave(trace[0].trace_id) if is_last else buffers.get(trace[0].trace_id)
+    if buffer is None:
+        return trace
+    return trace + drained(buffer)
 
 
 class Head(TraceFilter):
-    """The first of the filters: unloads carriers, and gives ddtrace's own spans the outcomes that ours have."""
+    """The first of the filters: unloads carriers, adds records, gives ddtrace's spans the outcomes that ours have."""
 
     unloads_carriers = True
 
     def process_trace(self, trace: list[DDSpan]) -> list[DDSpan] | None:
         trace = unloaded(trace)
         for span in trace:
-            if span.error and span.get_tag(OUTCOME_TAG) is None:
-                kind = span.get_tag("error.type") or ""
-                if (outcome := UNINTENDED.get(kind)) is not None:
-                    span.error = 0
-                    for tag in ("error.type", "error.message", "error.stack"):
-                        span.remove_tag(tag)
-                else:
-                    outcome = TIMEOUT if kind.endswith(".TimeoutError") else ERROR
-                span.set_tag(OUTCOME_TAG, outcome)
-        return trace
+            translate(span)
+        return with_records(trace)
 
 
 class Tail(TraceFilter):

@@ -3,23 +3,29 @@
 ddtrace keeps what has ended until the whole trace has, or until 300 spans have (`DD_TRACE_PARTIAL_FLUSH_MIN_SPANS`): of
 a WebSocket, a worker or a process that is killed one would see nothing. A thread looks after the traces that are open;
 it sleeps while there are none. Spans it takes from ddtrace travel with a carrier: a span in a trace of its own, for
-which our first filter puts them in, so that filters, sampling and writer see them as ever.
+which our first filter puts them in, so that filters, sampling and writer see them as ever. So do records that have
+become many, and those that end when their trace has left.
 """
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import threading
+from contextlib import suppress
 from time import time_ns
 from typing import TYPE_CHECKING
 
 from asynctrace._core import tracer as doors
+from asynctrace._core.listening import listeners
+from asynctrace._core.record import drained
+from asynctrace._core.segment import LOT, buffers, forget, late
 from asynctrace._core.tracer import tracer
 
 if TYPE_CHECKING:
     from ddtrace.trace import Span as DDSpan
+
+    from asynctrace._core.segment import Buffer, Segment
 
 log = logging.getLogger("asynctrace")
 
@@ -51,17 +57,37 @@ class Watch:
         self._awake = threading.Event()
         self._thread: threading.Thread | None = None
         self._left_ns: dict[int, int] = {}  # trace id: when spans of it left last
+        self._looking = threading.RLock()  # held by whoever has spans in hand
 
     def wake(self) -> None:
-        """There is an open trace."""
+        """There is something to look after."""
         self.asleep = False
         if self._thread is None:
             if not doors.partial_flush():
                 return
-            atexit.register(everything)  # after ddtrace's own: called before it
-            self._thread = threading.Thread(target=self._run, name="asynctrace-early", daemon=True)
-            self._thread.start()
+            doors.start_writer()
+            thread = threading.Thread(target=self._run, name="asynctrace-early", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter ends
+                return
+            self._thread = thread
         self._awake.set()
+
+    def takes(self, buffer: Buffer) -> bool:
+        """Whether it will send these records, of a trace that has left, with what else ends soon."""
+        if not self.quiet_ns:
+            return False
+        if self.asleep:
+            self.wake()
+        if self._thread is None:
+            return False
+        while (other := late.setdefault(buffer.trace_id, buffer)) is not buffer:
+            with suppress(IndexError):
+                while buffer.done:
+                    other.done.append(buffer.done.pop())
+            buffer = other
+        return len(buffer.done) < buffer.most
 
     def _run(self) -> None:
         pause = threading.Event()
@@ -71,30 +97,103 @@ class Watch:
                 self.look()
             except Exception:
                 log.debug("finished spans could not be handed over early", exc_info=True)
-            if not doors.open_traces():
+            self.tidy()
+            if not self._is_needed():
                 self._awake.clear()
                 self.asleep = True
-                if not doors.open_traces():  # else one was opened by somebody who saw us awake
+                if not self._is_needed():  # else one was opened by somebody who saw us awake
                     self._awake.wait()
                 self.asleep = False
+
+    @staticmethod
+    def tidy() -> None:
+        """While the tracer is off, ddtrace hands nothing over: what waits is let go of."""
+        if not tracer.enabled:
+            forget()
+
+    @staticmethod
+    def _is_needed() -> bool:
+        return tracer.enabled and (bool(late) or bool(doors.open_traces()))
 
     def look(self, *, quiet_ns: int | None = None) -> None:
         """Hand over what has ended of the traces of which nothing has left for `quiet_ns`."""
         if not self.quiet_ns or not tracer.enabled or not doors.partial_flush():
             return
+        if not self.hold():
+            return
+        try:
+            for key in tuple(late):
+                if (buffer := late.pop(key, None)) is not None:
+                    send(buffer)
+            self._look(quiet_ns)
+        finally:
+            self.release()
+
+    def _look(self, quiet_ns: int | None) -> None:
         quiet, now = self.quiet_ns if quiet_ns is None else quiet_ns, time_ns()
         traces = doors.open_traces()
         self._left_ns = {key: self._left_ns.get(key, span.start_ns) for key, _, span in traces}
-        due = [(self._left_ns[key], key, span) for key, ended, span in traces if ended]
+        due = [(self._left_ns[key], key, span) for key, ended, span in traces if ended or _waiting(key)]
         due.sort(key=lambda one: one[0])
         for left_ns, key, span in due[:AT_ONCE] if quiet_ns is None else due:
             if now - left_ns >= quiet and doors.may_decide_early(doors.local_root(span)):
                 self._left_ns[key] = now
-                hand_over(doors.take_finished(key))
+                hand_over(doors.take_finished(key) + _records(key))
+
+    def hold(self) -> bool:
+        """Until `release()` nobody else has spans in hand, or a lock of ddtrace's: a fork would copy that as held.
+
+        False after a second: a signal's handler may have interrupted whoever keeps such a lock from us.
+        """
+        return self._looking.acquire(timeout=1)
+
+    def release(self) -> None:
+        """Go on."""
+        self._looking.release()
 
     def forget(self) -> None:
         """In a process that was forked off: the thread stayed behind, and what it looked after."""
         self.__init__(self.quiet_ns / 1e6)  # type: ignore[misc]
+
+
+def _waiting(trace_id: int) -> bool:
+    buffer = buffers.get(trace_id)
+    return buffer is not None and bool(buffer.done)
+
+
+def _records(trace_id: int) -> list[DDSpan]:
+    buffer = buffers.get(trace_id)
+    return [] if buffer is None else drained(buffer)
+
+
+def send_ahead(buffer: Buffer) -> None:
+    """Many records of a trace that goes on: they leave; while it may yet be dropped, not before they are too many."""
+    waiting = len(buffer.done)
+    if waiting < buffer.limit and not all(map(_is_kept, buffer.segments)):
+        buffer.most = min(waiting + LOT, buffer.limit)
+        return
+    send(buffer)
+
+
+def _is_kept(segment: Segment) -> bool:
+    return segment.root is None or doors.may_decide_early(segment.root)
+
+
+def send_soon(buffer: Buffer) -> None:
+    """Records that ended after their trace had left: to be sent together, unless somebody looks."""
+    if listeners or not watch.takes(buffer):
+        send(buffer)
+
+
+def send(buffer: Buffer) -> None:
+    """Records that can't wait for their trace: they are many, or it has left without them."""
+    try:
+        for segment in buffer.segments:
+            if segment.root is not None and segment.context.sampling_priority is None:
+                doors.sample(segment.root)  # as ddtrace's own partial flush does
+        hand_over(drained(buffer))
+    except Exception:
+        log.debug("records could not be handed over", exc_info=True)
 
 
 _cargo: dict[int, list[DDSpan]] = {}
@@ -104,6 +203,7 @@ def hand_over(spans: list[DDSpan]) -> None:
     """Have ddtrace filter, sample and send these spans."""
     if not spans:
         return
+    spans[0].set_metric("_dd.py.partial_flush", len(spans))
     carrier = tracer.start_span(CARRIER)
     _cargo[carrier.trace_id] = spans
     carrier.finish()
@@ -123,6 +223,3 @@ def everything() -> None:
 
 
 watch = Watch(_setting())
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=watch.forget)

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+from typing import TYPE_CHECKING
 
 from asynctrace._core.values import text
+
+if TYPE_CHECKING:
+    from ddtrace.trace import Span as DDSpan
 
 OK = "ok"
 ERROR = "error"
@@ -52,6 +56,28 @@ def outcome_of(exc: BaseException) -> str:
     ):  # as ddtrace has it: leaving with 0 or None is no error
         return OK
     return ERROR
+
+
+UNINTENDED = {
+    "asyncio.exceptions.CancelledError": CANCELLED,
+    "concurrent.futures._base.CancelledError": CANCELLED,
+    "builtins.GeneratorExit": CLOSED,
+}
+"""Exceptions that ddtrace takes for errors, and what they are."""
+
+
+def translate(span: DDSpan) -> None:
+    """Give a span on which ddtrace has recorded an exception the outcome that one of ours would have."""
+    if not span.error or span.get_tag(OUTCOME_TAG) is not None:
+        return
+    kind = span.get_tag("error.type") or ""
+    if (outcome := UNINTENDED.get(kind)) is not None:
+        span.error = 0
+        for tag in ("error.type", "error.message", "error.stack"):
+            span.remove_tag(tag)
+    else:
+        outcome = TIMEOUT if kind.endswith(".TimeoutError") else ERROR
+    span.set_tag(OUTCOME_TAG, outcome)
 
 
 MAX_LEAVES = 100

@@ -19,14 +19,18 @@ from typing import TYPE_CHECKING
 
 from ddtrace.trace import BaseContextProvider, Context, Span as DDSpan
 
-from asynctrace._core.delivery import listeners
 from asynctrace._core.early import watch
 from asynctrace._core.frames import OVER, STOPS_OF_OVER, Over, generator_around, opener, stops
-from asynctrace._core.tracer import is_for_one_span
+from asynctrace._core.listening import listeners
+from asynctrace._core.segment import running, segment_from, segment_of
+from asynctrace._core.tracer import is_for_one_span, weak_root
 
 if TYPE_CHECKING:
+    import weakref
     from contextvars import Token
     from types import FrameType
+
+    from asynctrace._core.segment import Segment
 
 LATE_NS = 600 * 10**9
 """How long (ns) after its end a span is still the parent of the work it left behind."""
@@ -62,8 +66,36 @@ class Entry:
         """What ddtrace sees as the active span, and takes as the parent of the next one."""
         raise NotImplementedError
 
-    def opened(self, span: DDSpan) -> None:
-        """A span was started while this was active."""
+    def context_here(self) -> Context | None:
+        """Where work belongs that is done while this is active, for use elsewhere; holds no span."""
+        parent = self.as_parent()
+        return parent.context if isinstance(parent, DDSpan) else parent
+
+    def local_root(self) -> weakref.ref[DDSpan] | None:
+        """The first span of its trace in this process, which is asked for a sampling decision while it is open."""
+        parent = self.as_parent()
+        return weak_root(parent) if isinstance(parent, DDSpan) else None
+
+    def segment(self) -> Segment | None:
+        """Where records below this wait, if it is a span that may have any."""
+        return None
+
+    def service(self) -> str | None:
+        """Of a span: its service."""
+        parent = self.as_parent()
+        return parent.service if isinstance(parent, DDSpan) else None
+
+    def written(self) -> Segment | None:
+        """Where this waits, if it is a record."""
+        return None
+
+    def is_for(self, ctx: DDSpan | Context) -> bool:
+        """Whether this is what made `ctx` active."""
+        return self.as_parent() is ctx
+
+    def opened(self) -> list[Context]:
+        """A span was started while this was active: what it is to be linked to."""
+        return []
 
     def push(self) -> None:
         self.previous, self.frame = top_entry.get(), None
@@ -80,12 +112,22 @@ class Entry:
 
     def pop(self) -> None:
         """Called when it has ended. Ended out of order, or elsewhere: `active_entry` pops it when its owner asks."""
-        if (
-            self.frame is not None
-        ):  # whoever inherited it was, more likely than not, born outside the generator
+        if self.frame is not None:
+            # whoever inherited it was, more likely than not, born outside the generator
             self.frame, self.stops = OVER, STOPS_OF_OVER
-        if top_entry.get() is self:
-            top_entry.set(self.below(left=self.is_mine()))
+        if top_entry.get() is not self:
+            return
+        owner, below = self.owner, self.previous
+        if type(below) is Foreign and below.one_shot:
+            below = below.previous
+        try:
+            top_entry.reset(owner)  # type: ignore[arg-type]  # see is_mine()
+        except (ValueError, RuntimeError, TypeError):  # inherited, or used up, or none
+            top_entry.set(below)
+        else:
+            self.owner = self.previous = None
+            if top_entry.get() is not below:
+                top_entry.set(below)
 
     def is_mine(self) -> bool:
         """Whether the context that asks is the owner. If so, what is active must be set anew."""
@@ -114,11 +156,12 @@ class Entry:
 class Foreign(Entry):
     """A ddtrace span (of an integration, of the user), a ddtrace Context, or nothing at all."""
 
-    __slots__ = ("closed_ns", "one_shot", "target")
+    __slots__ = ("_segment", "closed_ns", "one_shot", "target")
 
     def __init__(self, target: DDSpan | Context | None, *, one_shot: bool = False) -> None:
         self.target, self.one_shot, self.closed_ns = target, one_shot, 0
         self.previous = self.owner = self.frame = None
+        self._segment: Segment | None = None
 
     @property
     def ended_ns(self) -> int:
@@ -128,6 +171,14 @@ class Foreign(Entry):
 
     def as_parent(self) -> DDSpan | Context | None:
         return self.target
+
+    def segment(self) -> Segment | None:
+        target = self.target
+        if isinstance(target, DDSpan):
+            if self._segment is None:
+                self._segment = segment_of(target)
+            return self._segment
+        return None if target is None or self.one_shot else segment_from(target)
 
     def close(self) -> None:
         """It is active no more, where it was made so."""
@@ -151,11 +202,9 @@ class Late(Entry):
     def as_parent(self) -> None:
         return None
 
-    def opened(self, span: DDSpan) -> None:
-        before = self._entry.as_parent()
-        context = before.context if isinstance(before, DDSpan) else before
-        if context is not None and context.span_id:
-            span.link_span(context)
+    def opened(self) -> list[Context]:
+        context = self._entry.context_here()
+        return [context] if context is not None and context.span_id else []
 
 
 def span_end_ns(span: DDSpan) -> int:
@@ -210,7 +259,8 @@ class Provider(BaseContextProvider):
             if isinstance(ctx, Context):
                 top_entry.set(None)  # nobody deactivates it: chains would grow without bound
             if isinstance(ctx, DDSpan) and (above := active_entry()) is not None:
-                above.opened(ctx)
+                for context in above.opened():
+                    ctx.link_span(context)
             entry = Foreign(ctx, one_shot=once)
             entry.push()
             if isinstance(ctx, DDSpan):
@@ -224,12 +274,34 @@ class Provider(BaseContextProvider):
 
     def announce(self, ctx: DDSpan | Context | None) -> None:
         """Tell ddtrace's listeners (profiler, native thread context) what runs now."""
+        running.segment = None
+        running.span_id = None if ctx is None else ctx.span_id
         super().activate(ctx)
+
+    def announce_segment(self, segment: Segment) -> None:
+        """A record runs: which trace that is, if something else ran in this thread before.
+
+        Records are told apart by their local root only: to publish each would cost as much as the record itself.
+        """
+        running.segment = segment
+        root = segment.root or segment.context
+        if running.span_id != root.span_id:
+            running.span_id = root.span_id
+            super().activate(root)
+
+    def announce_top(self) -> None:
+        """Something has ended: what was active before runs again."""
+        top = top_entry.get()
+        segment = None if top is None else top.written()
+        if segment is not None:
+            self.announce_segment(segment)
+        else:
+            self.announce(self.active())
 
     @staticmethod
     def _find(ctx: DDSpan | Context) -> Entry | None:
         entry = top_entry.get()
-        while entry is not None and entry.as_parent() is not ctx:
+        while entry is not None and not entry.is_for(ctx):
             entry = entry.previous
         return entry
 

@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from ddtrace.trace import Context, Span as DDSpan, tracer
 
 from asynctrace._core.provider import Entry, Foreign, active_entry, provider, top_entry
+from asynctrace._core.segment import segment_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from contextvars import Token
 
     from typing_extensions import Self
+
+    from asynctrace._core.segment import Segment
 
 T = TypeVar("T")
 
@@ -40,8 +43,11 @@ inside: ContextVar[object] = ContextVar("asynctrace_inside", default=None)
 
 def captured() -> Context | None:
     """Where the work of the producer who asks belongs; holds no span."""
-    active = tracer.context_provider.active()
-    return active.context if isinstance(active, DDSpan) else active
+    if tracer.context_provider is not provider:
+        active = tracer.context_provider.active()
+        return active.context if isinstance(active, DDSpan) else active
+    entry = active_entry()
+    return None if entry is None else entry.context_here()
 
 
 class Consumer:
@@ -49,7 +55,9 @@ class Consumer:
 
     __slots__ = ("below", "owner", "records", "seen", "used")
 
-    owner: Token[Consumer | None]
+    owner: Token[Consumer | None] | None
+    """The context it is that of; None below a span of that context's own: it is known by the span, and a Token would
+    hold the context, which holds the consumer, until the garbage collector comes."""
 
     def __init__(self, below: int = 0) -> None:
         self.records: deque[tuple[int, Context | None]] = deque(maxlen=MAX_RECORDS)
@@ -61,10 +69,11 @@ class Consumer:
     def asking(cls, below: int) -> Consumer:
         """That of the context that calls `get()`; a copy of that context, as in a task started in it, has its own."""
         consumer = current_consumer.get()
-        if consumer is None or consumer.below != below or not consumer.is_mine():
+        if consumer is None or consumer.below != below or not (below or consumer.is_mine()):
             current_consumer.set(None)  # the Token is to hold on to nobody else's
             consumer = cls(below)
-            consumer.owner = current_consumer.set(consumer)
+            owner = current_consumer.set(consumer)
+            consumer.owner = None if below else owner
         elif consumer.used:
             consumer.forget()
         consumer.seen = bool(consumer.records)
@@ -72,6 +81,9 @@ class Consumer:
 
     def is_mine(self) -> bool:
         """Whether it is that of the context that asks."""
+        if self.owner is None:
+            entry = active_entry()
+            return entry is not None and id(entry) == self.below and is_mine(entry)
         try:
             current_consumer.reset(self.owner)
         except (ValueError, RuntimeError):
@@ -128,13 +140,18 @@ class Received(Entry):
             return self.context
         return consumer.records[0][1] if single else None
 
-    def opened(self, span: DDSpan) -> None:
-        if is_mine(self):
-            consumer = self.consumer
-            if len(consumer.records) > 1 or consumer.seen:
-                for producer in producers(context for _, context in consumer.records):
-                    span.link_span(producer)
-            consumer.used = True
+    def segment(self) -> Segment | None:
+        context = self.as_parent()
+        return None if context is None else segment_from(context)
+
+    def opened(self) -> list[Context]:
+        if not is_mine(self):
+            return []
+        consumer = self.consumer
+        consumer.used = True
+        if len(consumer.records) > 1 or consumer.seen:
+            return producers(context for _, context in consumer.records)
+        return []
 
     def close(self) -> None:
         """It is active no more where it was made so; tasks started meanwhile keep it."""

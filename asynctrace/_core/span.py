@@ -1,23 +1,34 @@
-"""The Span handle: open, tag, outcome, finish, restore. Behind it is a ddtrace span; nothing outside `_core` knows."""
+"""The Span handle: open, tag, outcome, finish, restore.
+
+Behind it is a ddtrace span, or a record: below a span that ddtrace has yet to hand over, a span is only written down
+(`segment.py`), and becomes a ddtrace span when its trace leaves or when somebody asks ddtrace for it (`record.py`).
+Nothing outside `_core` knows which it is.
+"""
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
-import traceback
+import weakref
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
+import ddtrace
 from ddtrace.trace import Span as DDSpan, tracer
 
-from asynctrace._core.cancel import cut_short, explain
-from asynctrace._core.context import ROOT, SpanContext
-from asynctrace._core.delivery import listeners
-from asynctrace._core.early import watch
+from asynctrace._core.cancel import cut_short
+from asynctrace._core.context import SpanContext
+from asynctrace._core.early import send_ahead, send_soon, watch
 from asynctrace._core.errors import UsageError
-from asynctrace._core.outcome import CANCELLED, FAILED, OUTCOME_TAG, leaf_types, outcome_of, type_name
+from asynctrace._core.failure import record_error
+from asynctrace._core.listening import listeners
+from asynctrace._core.outcome import CANCELLED, FAILED, OUTCOME_TAG, outcome_of
 from asynctrace._core.provider import Entry, active_entry, provider, span_end_ns, top_entry
-from asynctrace._core.values import presentable, text
+from asynctrace._core.record import early, set_tags, source_at_end
+from asynctrace._core.segment import new_id, running, segment_of
+from asynctrace._core.tracer import service_of, source_of, weak_root
+from asynctrace._core.values import AT_ONCE, fit, is_number, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,19 +37,12 @@ if TYPE_CHECKING:
     from ddtrace.trace import Context
     from typing_extensions import Self
 
+    from asynctrace._core.segment import Segment
+
 log = logging.getLogger("asynctrace")
 
 MEASURED = "_dd.measured"
 """Metric that makes Datadog compute hits, errors and latency for a span that is not a service's entry."""
-
-STACK_FRAMES = 30
-"""A stack is cut to this many frames, the innermost; ddtrace's own default."""
-
-STACK_LENGTH = 16_000
-"""And, with those of the exceptions it came from and of a group's members, to so many characters, the last."""
-
-LEAVES_TAG = "async.error.leaves"
-"""The types of the exceptions in an exception group."""
 
 
 class Span(Entry):
@@ -47,103 +51,216 @@ class Span(Entry):
     Its methods raise nothing once it is open, and may be called after its end.
     """
 
-    __slots__ = ("__weakref__", "_dd", "_name", "_parent", "_resource", "_service", "_tags", "_type")
+    __slots__ = (
+        "__weakref__",
+        "_above",
+        "_dd",
+        "_end_ns",
+        "_given",
+        "_id",
+        "_name",
+        "_parent",
+        "_parent_id",
+        "_resource",
+        "_segment",
+        "_service",
+        "_source",
+        "_start_ns",
+        "_tags",
+        "_type",
+        "_written",
+    )
 
     _dd: DDSpan | None
+    """What ddtrace knows of it: of a record nothing, until somebody asks."""
+
+    _segment: Segment | None
+    """Where a record waits; of others, where those below it do."""
+
+    _written: bool
+    """It is a record."""
+
+    _tags: dict[str, Any] | None
+    _start_ns: int
+
+    _above: Entry | None
+    """What a record is below, until it is a ddtrace span; None of a local root."""
+
+    _source: str
+    """Of a record: who chose its service, in ddtrace's words."""
 
     def __init__(
         self,
         name: str,
-        *,
         parent: SpanContext | None = None,
         resource: str | None = None,
         service: str | None = None,
         type: str | None = None,
-        tags: Mapping[str, Any] | None = None,
+        tags: dict[str, Any] | None = None,
     ) -> None:
+        """All of it fit for the wire (`values.py`); `tags` is not changed, by nobody."""
         self._name, self._parent, self._resource, self._service = name, parent, resource, service
-        self._type, self._tags = type, tags
-        self.previous = self.owner = self.frame = self._dd = None
+        self._type = type
+        self._tags = self._given = tags
+        self._end_ns, self._written = 0, False
+        self.previous = self.owner = self.frame = self._dd = self._segment = None
+
+    def said(self) -> tuple[Any, ...]:
+        """The arguments it was made with."""
+        return self._name, self._parent, self._resource, self._service, self._type, self._given
 
     # -- begin
 
     def open(self, *, activate: bool = True, start_ns: int | None = None) -> Self:
         """Start the span, at `start_ns` if given; for integrations: without making it active."""
+        if self._end_ns:
+            self._renew()
         ours = tracer.context_provider is provider
-        entry = active_entry() if ours and self._parent is None else None
-        parent = self._parent_of(entry, ours=ours)
+        above: Entry | None = None
+        segment: Segment | None = None
+        if ours and self._parent is None:
+            above = top_entry.get()
+            if (
+                type(above) is Span
+                and above.frame is None
+                and not above._end_ns
+                and ((dd := above._dd) is None or dd.duration_ns is None)
+            ):  # the short way to what is active
+                segment = above._segment or above.segment()
+            elif (above := active_entry()) is not None:
+                segment = above.segment()
+        if segment is not None and segment.takes:
+            self._write_down(above, segment, start_ns)
+        else:
+            self._start(above, start_ns, activate=activate and not ours)
+        if activate and ours:
+            self.previous = top_entry.get()
+            self.owner = top_entry.set(self)
+            if self._segment is not running.segment or segment is None:
+                self._announce()
+        if listeners:
+            for listener in tuple(listeners):
+                listener.opened(self)
+        return self
+
+    def _renew(self) -> None:
+        """Opened again after its end: what it was then is another now."""
+        if self._written and self._segment is not None:
+            done, past = self._segment.buffer.done, copy.copy(self)
+            done[:] = [past if one is self else one for one in done]
+        self._tags, self._end_ns, self._written = self._given, 0, False
+        self._dd = self._segment = None
+
+    def _write_down(self, above: Entry | None, segment: Segment, start_ns: int | None) -> None:
+        """It is a record."""
+        self._written, self._segment, self._above, self._id = True, segment, above, new_id(64) or 1
+        if type(above) is Span:
+            self._parent_id, begun, source, parent = above._id, above._start_ns, above._source, above._dd
+            service = above._service if parent is None else parent.service
+            if above._end_ns:
+                component = (above._tags or {}).get("component")
+                source = source_at_end(source, service, component) if parent is None else source_of(parent)
+        else:
+            self._parent_id, begun, service, source = self._below(above, segment)
+        start = start_ns or time_ns()
+        self._start_ns = start if start > begun else begun  # the wall clock may be stepped back
+        if self._service is None:
+            self._service, self._source = service, source if service else ""
+        else:
+            self._service, self._source = service_of(self._service)
+        if self._tags and not AT_ONCE.isdisjoint(self._tags):
+            self._known()
+
+    def _below(self, above: Entry | None, segment: Segment) -> tuple[int, int, str | None, str]:
+        """Of what ddtrace knows above: id, start, service, and who chose that."""
+        parent = None if above is None else above.as_parent()
+        if isinstance(parent, DDSpan):
+            return parent.span_id, parent.start_ns, parent.service, source_of(parent)
+        segment.first, self._above = self, None
+        if above is not None:
+            above.opened()
+        return segment.context.span_id or 0, 0, ddtrace.config.service, ""
+
+    def _start(self, above: Entry | None, start_ns: int | None, *, activate: bool) -> None:
+        """It is a ddtrace span from its start."""
+        parent: DDSpan | Context | None
+        if self._parent is not None:
+            parent = self._parent._context
+        elif above is not None:
+            parent = above.as_parent()
+        else:
+            parent = None if tracer.context_provider is provider else tracer.context_provider.active()
         dd = self._dd = tracer.start_span(
             self._name,
             child_of=parent,
             service=self._service,
             resource=self._resource,
             span_type=self._type,
-            activate=activate and not ours,  # somebody else's provider: ddtrace's own behaviour, then
+            activate=activate,
         )
-        if entry is not None:
-            entry.opened(dd)
+        if above is not None:
+            for context in above.opened():
+                dd.link_span(context)
         if start_ns is not None:
             dd.start_ns = start_ns
-        if isinstance(parent, DDSpan) and dd.start_ns < parent.start_ns:
-            dd.start_ns = (
-                parent.start_ns
-            )  # the wall clock was stepped back: no child starts before its parent
+        if isinstance(parent, DDSpan) and dd.start_ns < parent.start_ns:  # as above
+            dd.start_ns = parent.start_ns
+        self._id, self._start_ns, self._source = dd.span_id, dd.start_ns, source_of(dd)
         if self._tags:
-            for key, value in self._tags.items():
-                self.set_tag(key, value)
-        if activate and ours:
-            self.push()
-            provider.announce(dd)
-        if listeners:
-            for listener in tuple(listeners):
-                listener.opened(dd)
+            set_tags(dd, self._tags)
         if watch.asleep:
             watch.wake()
-        return self
 
-    def _parent_of(self, entry: Entry | None, *, ours: bool) -> DDSpan | Context | None:
-        if self._parent is not None:
-            return self._parent._context
-        if not ours:
-            return tracer.context_provider.active()
-        return None if entry is None else entry.as_parent()
+    def _announce(self) -> None:
+        """Tell ddtrace's listeners what runs."""
+        if not self._written:
+            provider.announce(self._known())
+        elif self._segment is not None and self._segment is not running.segment:
+            provider.announce_segment(self._segment)
 
     # -- meanwhile
 
     def set_tag(self, key: str, value: Any = None) -> None:
         """Set a tag: text, a number (a metric, then), or anything with a `str()`."""
-        self._open_span().set_tag(text(key), presentable(value))  # type: ignore[arg-type]  # takes numbers, too
+        key, value = fit(key, value)
+        if self._dd is None and self._segment is not None and key not in AT_ONCE:
+            tags = self._tags
+            if tags is None or tags is self._given:
+                tags = self._tags = dict(tags or ())
+            tags[key] = value
+        else:
+            self._known().set_tag(key, value)
 
     def set_metric(self, key: str, value: float) -> None:
         """Set a numeric tag."""
-        self._open_span().set_metric(text(key), value)
+        if is_number(value):
+            self.set_tag(key, value)
+        else:
+            self._known().set_metric(text(key), value)
 
     def link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None:
         """Link to a span of another trace (or of this one) that caused this work, too. An empty context is ignored."""
-        dd = self._open_span()
+        dd = self._known()
         try:
             if context.span_id and context._context is not None:
-                said = {text(key): presentable(value) for key, value in dict(attributes or {}).items()}
-                dd.link_span(context._context, said)
+                dd.link_span(context._context, dict(fit(*one) for one in dict(attributes or {}).items()))
         except Exception:
             log.debug("no link set", exc_info=True)
 
     def set_error(self, exc: BaseException) -> None:
         """Mark the span with what `exc` means: an error with type, message and stack; a cancellation is none."""
-        dd = self._open_span()
         outcome = outcome_of(exc)
         self.set_outcome(outcome)
         if outcome in FAILED:
-            record_error(dd, exc)
+            record_error(self._known(), exc)
         elif outcome == CANCELLED:
-            cut_short(dd, exc)
+            cut_short(self, exc)
 
     def set_outcome(self, outcome: str) -> None:
         """Say how it ended, where no exception tells: one of the names in `_core/outcome.py`."""
-        dd = self._open_span()
-        dd.set_tag(OUTCOME_TAG, outcome)
+        self.set_tag(OUTCOME_TAG, outcome)
         if outcome in FAILED:
-            dd.error = 1
+            self._known().error = 1
 
     @property
     def name(self) -> str:
@@ -153,49 +270,74 @@ class Span(Entry):
     @property
     def resource(self) -> str:
         """What is worked on: a route, a query, a queue. May be set until the end."""
-        return self._open_span().resource
+        if self._dd is None and self._segment is not None:
+            return self._name if self._resource is None else self._resource
+        return self._known().resource
 
     @resource.setter
     def resource(self, value: str) -> None:
-        self._open_span().resource = text(value)
+        self._resource = text(value)
+        if self._dd is not None or self._segment is None:
+            self._known().resource = self._resource
 
     @property
     def trace_id(self) -> int:
         """The trace's id, 128 bits."""
-        return self._open_span().trace_id
+        return self._segment.trace_id if self._written and self._segment else self._known().trace_id
 
     @property
     def span_id(self) -> int:
         """The span's id, 64 bits."""
-        return self._open_span().span_id
+        return self._id if self._written else self._known().span_id
 
     @property
     def context(self) -> SpanContext:
         """Where children of this span belong, for use elsewhere."""
-        return SpanContext.of(self._open_span())
+        return SpanContext(self.context_here(), self.local_root())
 
     # -- end
 
     def finish(self) -> None:
         """End it; anywhere, in any task or thread. Ending twice does nothing."""
-        dd = self._open_span()
+        if self._end_ns:
+            return
+        if not self._written:
+            self._finish_started(self._known())
+            return
+        end, dd = time_ns(), self._dd
+        if dd is not None and dd.duration_ns is not None:  # ended by way of ddtrace
+            end = dd.start_ns + dd.duration_ns
+        self._end_ns = end if end > self._start_ns else self._start_ns + 1
+        if dd is not None:
+            dd.duration_ns = self._end_ns - self._start_ns
+        self.pop()
+        buffer = self._segment.buffer  # type: ignore[union-attr]  # a record has one
+        buffer.done.append(self)
+        if buffer.left:
+            send_soon(buffer)
+        elif len(buffer.done) >= buffer.most:
+            send_ahead(buffer)
+
+    def _finish_started(self, dd: DDSpan) -> None:
         if dd.duration_ns is not None:
             return
         was_active = top_entry.get() is self
+        now = time_ns()
+        self._end_ns = now if now > self._start_ns else self._start_ns + 1
+        self.pop()
         try:
-            if dd.start_ns > time_ns():  # the wall clock was stepped back: no negative durations
+            if dd.start_ns > now:  # the wall clock was stepped back: no negative durations
                 dd.finish(finish_time=(dd.start_ns + 500) / 1e9)  # floats of this size are 240 ns apart
             else:
                 dd.finish()
         except Exception:
             log.debug("span %r could not be handed over", self._name, exc_info=True)
-        self.pop()
         if was_active:
-            provider.announce(provider.active())
+            provider.announce_top()
 
     def __enter__(self) -> Self:
-        if self._dd is not None and self._dd.duration_ns is None:  # with start_span(...): it is open already
-            return self
+        if (self._dd is not None or self._segment is not None) and self._is_open():
+            return self  # with start_span(...): it is open already
         self.open()
         if self.owner is not None:
             self.sleep_with(sys._getframe(1))
@@ -210,99 +352,61 @@ class Span(Entry):
 
     # -- as an entry of the provider
 
+    def _is_open(self) -> bool:
+        dd = self._dd
+        return not self._end_ns and (dd is None or dd.duration_ns is None)
+
     @property
     def ended_ns(self) -> int:
-        return span_end_ns(self._open_span())
+        if self._end_ns or self._dd is None:
+            return self._end_ns
+        return span_end_ns(self._dd)
 
     def as_parent(self) -> DDSpan:
-        return self._open_span()
+        return self._known()
 
-    def _open_span(self) -> DDSpan:
+    def context_here(self) -> Context:
+        if self._dd is None and self._segment is not None:
+            return self._segment.context.copy(self._segment.trace_id, self._id)
+        return self._known().context
+
+    def local_root(self) -> weakref.ref[DDSpan] | None:
+        if not self._written:
+            return weak_root(self._known())
+        root = None if self._segment is None else self._segment.root
+        return None if root is None else weakref.ref(root)
+
+    def segment(self) -> Segment | None:
+        if self._segment is None and self._dd is not None:
+            self._segment = segment_of(self._dd)
+        return self._segment
+
+    def service(self) -> str | None:
+        return self._service if self._written and self._dd is None else self._known().service
+
+    def written(self) -> Segment | None:
+        return self._segment if self._written else None
+
+    def is_for(self, ctx: DDSpan | Context) -> bool:
+        return self._dd is ctx
+
+    def _known(self) -> DDSpan:
+        """The ddtrace span it is, or becomes now."""
         if self._dd is None:
-            raise UsageError(
-                f"the span {self._name!r} has not been started",
-                hint="`with span(...) as s:`, or start_span(...)",
-            )
+            if self._segment is None:
+                raise UsageError(
+                    f"the span {self._name!r} has not been started",
+                    hint="`with span(...) as s:`, or start_span(...)",
+                )
+            self._dd = early(self, self._segment)
         return self._dd
 
     def __repr__(self) -> str:
         return f"<Span {self._name!r}>"
 
 
-class _Off(Span):
-    """What `span()` gives while tracing is off: takes everything, does nothing, one for all."""
-
-    __slots__ = ()
-
-    def open(self, *, activate: bool = True, start_ns: int | None = None) -> Self:  # noqa: ARG002 - the signature is Span's
-        return self
-
-    def set_tag(self, key: str, value: Any = None) -> None: ...
-
-    def set_metric(self, key: str, value: float) -> None: ...
-
-    def link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None: ...
-
-    def set_error(self, exc: BaseException) -> None: ...
-
-    def set_outcome(self, outcome: str) -> None: ...
-
-    def finish(self) -> None: ...
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None: ...
-
-    @property
-    def resource(self) -> str:
-        return ""
-
-    @resource.setter
-    def resource(self, value: str) -> None: ...
-
-    @property
-    def trace_id(self) -> int:
-        return 0
-
-    @property
-    def span_id(self) -> int:
-        return 0
-
-    @property
-    def context(self) -> SpanContext:
-        return ROOT
-
-
-OFF = _Off("off")
-
-
 def handle_of(dd: DDSpan) -> Span:
     """A handle for a ddtrace span that somebody else opened."""
     handle = Span(dd.name)
-    handle._dd = dd
+    handle._dd, handle._id, handle._start_ns = dd, dd.span_id, dd.start_ns
     return handle
-
-
-def record_error(dd: DDSpan, exc: BaseException) -> None:
-    """Type, message and stack, whatever kind of exception it is. Never raises, keeps nothing of it."""
-    try:
-        dd.set_exc_info(type(exc), exc, exc.__traceback__)  # ddtrace's products listen to this
-    except Exception:
-        log.debug("ddtrace could not record %s", type(exc), exc_info=True)
-    dd.error = 1
-    try:
-        # what ddtrace leaves out: exceptions that were never raised, are false, or have text that is not UTF-8
-        dd.set_tag("error.message", text(exc))
-        if dd.get_tag("error.type") is None:
-            dd.set_tag("error.type", type_name(exc))
-        stack = dd.get_tag("error.stack")
-        if stack is None:
-            stack = "".join(traceback.format_tb(exc.__traceback__, -STACK_FRAMES))
-        if stack:
-            dd.set_tag("error.stack", text(stack)[-STACK_LENGTH:])
-        if leaves := leaf_types(exc):
-            dd.set_tag(LEAVES_TAG, text(leaves))
-        explain(exc)
-    except Exception:
-        log.debug("%s could not be recorded", type(exc), exc_info=True)

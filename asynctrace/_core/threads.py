@@ -1,12 +1,12 @@
 """Thread pools: work given to one stays in the trace of the one who gave it.
 
 `asyncio.to_thread` copies the context, `loop.run_in_executor` and `executor.submit` don't: what is active crosses here
-with the call, and leaves the pool's thread with it. Door: `ThreadPoolExecutor.submit`, which all of them use.
+with the call, and leaves the pool's thread with it. Door: `ThreadPoolExecutor.submit`, which all of them use. Where
+ddtrace's own integration is on, both carry the same.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -44,12 +44,7 @@ def _carrying(submit: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(submit)
     def carrying(*args: Any, **kwargs: Any) -> Any:
         """`args`: the pool, the function, and its arguments."""
-        if (
-            _on
-            and len(args) > 1
-            and tracer.enabled
-            and not getattr(concurrent.futures, "_datadog_patch", False)
-        ):
+        if _on and len(args) > 1 and tracer.enabled:
             entry = active_entry()
             if entry is not None:
                 pool, function, *others = args

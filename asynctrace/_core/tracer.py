@@ -6,10 +6,19 @@
 | `Tracer._span_aggregator.user_processors` | our filters around the user's | `configure()`: theirs must be set after |
 | `_span_aggregator._traces`, `._lock`, `.dd_processors` | finished spans leave before 300 have ended | after 300 |
 | `_span_aggregator.partial_flush_enabled` | as the user has set it | taken for on |
+| `_span_aggregator.writer`, `._sync_mode` | ddtrace's writer runs before ours may write | a warning, if both do |
 | `_span_aggregator.sampling_processor` | no early decision where rules may see more later | as if there were some |
 | `Span._parent_context._is_remote` | the test kit knows that a parent is elsewhere | it is taken for an orphan |
 | `_DBM_Propagator`, `dbm_config` of its propagation | a comment for Database Monitoring before queries | no comment |
+| `ddtrace.contrib.internal.*.patch` | its integrations of logging and structlog come off again | they are not put on |
 | `Context._reactivate` | ddtrace's executor integration activates a context for more than one span | good for one |
+| `Span._local_root` (set) | `current_root_span()` below a record | the record's own span |
+| `Span._set_attributes` | the tags of a record in one call | `set_tag` for each |
+| `_span_aggregator.dd_processors`, `._global_service` of one | peer and base service of records | without |
+| `Context._meta`, `Tracer._tags`, `config._inferred_base_service` | tags that ddtrace gives its spans | without |
+| `sampling_processor.single_span_rules` | rejected traces are thinned unless such rules keep spans | never thinned |
+| `Context._is_remote`, `ddtrace.internal.runtime` | records under a context of this process | ddtrace spans |
+| `core.has_listeners`, `SpanProcessor.__processors__` | products that watch running spans | by their settings |
 """
 
 from __future__ import annotations
@@ -18,9 +27,12 @@ import functools
 import importlib
 import inspect
 import logging
+import os
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
+import ddtrace
 from ddtrace.trace import Context, Span as DDSpan, tracer
 
 if TYPE_CHECKING:
@@ -94,14 +106,53 @@ def local_root(span: DDSpan) -> DDSpan:
     return getattr(span, "_local_root", None) or span
 
 
+def service_of(chosen: str) -> tuple[str, str]:
+    """The service of a span for which somebody chose one, and who did in ddtrace's words, as `start_span` has it."""
+    source = chosen if chosen in _default_services() else "m"
+    return ddtrace.config.service_mapping.get(chosen, chosen), source
+
+
+def source_of(span: DDSpan) -> str:
+    """Who chose the service of a span."""
+    return span.get_tag("_dd.svc_src") or ""
+
+
+def _default_services() -> frozenset[str]:
+    known: frozenset[str] = getattr(ddtrace.config, "_integration_default_services", frozenset())
+    return known
+
+
 def is_for_one_span(context: Context) -> bool:
     """Whether a Context that ddtrace activated is used up by its first span, as in ddtrace's own provider."""
     return not getattr(context, "_reactivate", False)
 
 
+def is_from_elsewhere(context: Context) -> bool:
+    """Whether a context came in headers."""
+    return bool(getattr(context, "_is_remote", True))
+
+
+def process_tags() -> dict[str, Any]:
+    """What ddtrace puts on a local root to say which process made it."""
+    tags: dict[str, Any] = {"process_id": os.getpid()}
+    try:
+        tags["runtime-id"] = importlib.import_module("ddtrace.internal.runtime").get_runtime_id()
+    except Exception:
+        log.debug("ddtrace's runtime id is not where it was", exc_info=True)
+    return tags
+
+
 def is_remote(span: DDSpan) -> bool:
     """Whether the parent of a span came in headers, from elsewhere."""
     return bool(getattr(getattr(span, "_parent_context", None), "_is_remote", False))
+
+
+def integration(name: str) -> Any:
+    """The module of one of ddtrace's own integrations, with `patch()` and `unpatch()`.
+
+    `ddtrace.patch()`, the public way, says so in the log, and has no counterpart.
+    """
+    return importlib.import_module(f"ddtrace.contrib.internal.{name}.patch")
 
 
 def weak_root(span: DDSpan) -> weakref.ref[DDSpan]:
@@ -121,6 +172,25 @@ def partial_flush() -> bool:
     """Whether spans may leave before their trace has ended: `DD_TRACE_PARTIAL_FLUSH_ENABLED`."""
     aggregator = getattr(tracer, "_span_aggregator", None)
     return bool(getattr(aggregator, "partial_flush_enabled", True))
+
+
+def partial_flush_most() -> int:
+    """So many ended spans of one trace leave, whatever is still open: `DD_TRACE_PARTIAL_FLUSH_MIN_SPANS`."""
+    try:
+        aggregator = tracer._span_aggregator
+        return aggregator.partial_flush_min_spans if aggregator.partial_flush_enabled else sys.maxsize
+    except AttributeError:
+        return 300
+
+
+def start_writer() -> None:
+    """Start ddtrace's writer, as its first write does; when the first are two threads' at once, that warns."""
+    try:
+        writer: Any = tracer._span_aggregator.writer
+        if writer._sync_mode is False and writer.status.value == "stopped":
+            writer.start()
+    except Exception:
+        log.debug("ddtrace's writer is not where it was", exc_info=True)
 
 
 def open_traces() -> list[tuple[int, int, DDSpan]]:
@@ -152,10 +222,111 @@ def take_finished(trace_id: int) -> list[DDSpan]:
         # a thread may be between the end of a span and its being counted: it will count one that is not there
         trace.num_finished -= len(finished)
     if finished:
-        finished[0].set_metric("_dd.py.partial_flush", len(finished))
         for processor in aggregator.dd_processors:
             finished = processor.process_trace(finished) or []
     return finished
+
+
+def adopt(span: DDSpan, root: DDSpan) -> None:
+    """Tell ddtrace what local root a span has that it did not start."""
+    try:
+        span._local_root = local_root(root)
+    except Exception:
+        log.debug("a span's local root can't be set", exc_info=True)
+
+
+def set_tags(span: DDSpan, tags: dict[str, Any]) -> None:
+    """Set tags that are text, integers of 64 bits, or finite floats."""
+    try:
+        span._set_attributes(tags)
+    except Exception:
+        for key, value in tags.items():
+            span.set_tag(key, value)
+
+
+def process(spans: list[DDSpan]) -> None:
+    """Have ddtrace's own processors, which come before all filters, add their tags."""
+    if spans:
+        try:
+            for processor in tracer._span_aggregator.dd_processors:
+                processor.process_trace(spans)
+        except Exception:
+            log.debug("ddtrace's own processors are not where they were", exc_info=True)
+
+
+def ordinary_service() -> str | None:
+    """The service, in lower case, about which ddtrace's own processors have nothing to say; None if unknown."""
+    global _ordinary
+    if _ordinary is None:
+        processors = getattr(getattr(tracer, "_span_aggregator", None), "dd_processors", ())
+        _ordinary = next((one._global_service for one in processors if hasattr(one, "_global_service")), None)
+    return _ordinary
+
+
+_ordinary: str | None = None
+
+
+def is_inferred(service: str | None) -> bool:
+    """Whether nobody chose this service: of such a span ddtrace says who made it."""
+    return service == getattr(ddtrace.config, "_inferred_base_service", "") or service in _default_services()
+
+
+def propagated_tags(context: Context) -> dict[str, str]:
+    """The tags that came with the trace from elsewhere, `_dd.p.*`: all of its spans have them."""
+    said: dict[str, str] | None = getattr(context, "_meta", None)
+    if not said:
+        return {}
+    return {key: value for key, value in tuple(said.items()) if key.startswith("_dd.p.")}
+
+
+def global_tags() -> dict[str, Any]:
+    """`DD_TAGS`, and what the program has set on the tracer."""
+    tags: dict[str, Any] | None = getattr(tracer, "_tags", None)
+    return (ddtrace.config.tags or {}) if tags is None else tags
+
+
+def has_single_span_rules() -> bool:
+    """Whether `DD_SPAN_SAMPLING_RULES` may keep a span of a trace that is rejected."""
+    sampling = getattr(getattr(tracer, "_span_aggregator", None), "sampling_processor", None)
+    return bool(getattr(sampling, "single_span_rules", True))
+
+
+def watchers() -> bool:
+    """Whether somebody in ddtrace watches spans as they start and end."""
+    try:
+        return bool(_span_processors()) or _has_listeners("trace.span_start")
+    except Exception:
+        log.debug("ddtrace's span processors are not where they were", exc_info=True)
+        return False
+
+
+def _watching() -> tuple[Callable[[], Any], Callable[[str], bool]]:
+    """Who is registered to see spans, and whether somebody listens to an event."""
+    try:
+        kind = importlib.import_module("ddtrace._trace.processor").SpanProcessor
+        core = importlib.import_module("ddtrace.internal.core")
+        kind.__processors__, core.has_listeners("trace.span_start")
+    except Exception:
+        log.debug("ddtrace's span processors are not where they were", exc_info=True)
+        return tuple, lambda _: False
+    return lambda: kind.__processors__, core.has_listeners
+
+
+_span_processors, _has_listeners = _watching()
+
+
+def decide_by_rules(span: DDSpan) -> None:
+    """Have the user's sampling rules decide now, where no filter of the user's comes before they do anyway."""
+    try:
+        aggregator = tracer._span_aggregator
+        if aggregator.sampling_processor.sampler.rules and len(aggregator.user_processors) == len(
+            ("first", "last")
+        ):
+            root = local_root(span)
+            if root.context.sampling_priority is None:
+                sample(root)
+    except Exception:
+        log.debug("ddtrace's sampling rules are not where they were", exc_info=True)
 
 
 def may_decide_early(root: DDSpan) -> bool:

@@ -27,9 +27,38 @@ def text(value: object) -> str:
 
 def presentable(value: Any) -> str | int | float:
     """A tag's value: numbers stay numbers where 64 bits hold them, everything else is text; never raises."""
+    if type(value) is str and value.isascii():
+        return value
+    return value if is_number(value) else text(value)
+
+
+MEASURED = "_dd.measured"
+PORT = "network.destination.port"
+
+AT_ONCE = frozenset({"manual.keep", "manual.drop", "service.name", "service.version"})
+"""Tags of which ddtrace makes something else as they are set (ddtrace/_trace/span.py, Span.set_tag)."""
+
+
+def fit(key: object, value: Any) -> tuple[str, str | int | float]:
+    """A tag as ddtrace's `Span.set_tag` would keep it; never raises.
+
+    Example:
+        >>> fit("network.destination.port", "5432"), fit("_dd.measured", True), fit(b"paid", True)
+        (('network.destination.port', 5432), ('_dd.measured', 1), ('paid', 'True'))
+    """
+    if type(key) is not str or not key.isascii():
+        key = text(key)
+    if key == MEASURED:
+        return key, int(value is None or bool(value))
+    if key == PORT:
+        try:
+            value = int(value)
+        except Exception:  # then it is text
+            return key, presentable(value)
+    return key, presentable(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number that fits into 64 bits."""
     kind = type(value)
-    if kind is str and value.isascii():
-        return value  # type: ignore[no-any-return]
-    if (kind is int and -_BIGGEST <= value < _BIGGEST) or (kind is float and isfinite(value)):
-        return value  # type: ignore[no-any-return]
-    return text(value)
+    return (kind is int and -_BIGGEST <= value < _BIGGEST) or (kind is float and isfinite(value))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from asynctrace._core.outcome import ERROR, OK, OUTCOME_TAG
+from asynctrace._core.span import Span
 from asynctrace._core.tracer import is_remote
 
 if TYPE_CHECKING:
@@ -53,6 +54,16 @@ class RecordedSpan:
 def by_name(span: RecordedSpan) -> str:
     """What stands for a span in a tree, if nothing else is asked for."""
     return span.name
+
+
+def is_open(span: Span | DDSpan) -> bool:
+    """Whether a span of ours or of ddtrace's has not ended."""
+    return not span.ended_ns if isinstance(span, Span) else span.duration_ns is None
+
+
+def as_ddtrace(span: Span | DDSpan) -> DDSpan:
+    """What ddtrace knows a span as."""
+    return span.as_parent() if isinstance(span, Span) else span
 
 
 def recorded(span: DDSpan) -> RecordedSpan:

@@ -74,8 +74,9 @@ class Worker:
 
 async def _timed(operations: Operations, count: int) -> tuple[int, int]:
     wall, loop = perf_counter_ns(), thread_time_ns()
-    await operations(count)
-    return thread_time_ns() - loop, perf_counter_ns() - wall
+    figure = await operations(count)
+    spent = thread_time_ns() - loop if figure is None else figure * count
+    return spent, perf_counter_ns() - wall
 
 
 if __name__ == "__main__":

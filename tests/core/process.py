@@ -22,10 +22,11 @@ def environment(**settings: str) -> dict[str, str]:
     return {**inherited, **quiet, **settings}
 
 
-def run(program: str, **settings: str) -> str:
-    """What the program printed. It must end well and log nothing: its standard error is empty."""
+def run(program: str | Path, **settings: str) -> str:
+    """What the program, text or file, printed. It must end well and log nothing: its standard error is empty."""
+    words = [str(program)] if isinstance(program, Path) else ["-c", textwrap.dedent(program)]
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        [sys.executable, "-W", "error", *words],
         env=environment(**settings),
         cwd=ROOT,
         capture_output=True,

@@ -30,6 +30,11 @@ async def cut() -> None:
     await asyncio.get_running_loop().create_future()
 
 
+@atraced("other")
+async def other_cut() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
 async def cancelled(task: asyncio.Task[Any]) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await task
@@ -254,7 +259,8 @@ async def test_what_was_cancelled_is_let_go_of(traces: Recorder, installed: Call
         from asynctrace._core import cancel
 
         assert gone() is None
-        assert not cancel._asked
+        waiter = asyncio.current_task()  # lives on; since 3.12 the deadline is noted as its own
+        assert set(cancel._asked) <= {waiter}
         assert not cancel._unexplained
     finally:
         gc.enable()
@@ -268,6 +274,54 @@ async def test_the_leaf_types_of_a_group_are_a_tag(traces: Recorder) -> None:
     with pytest.raises(group), span("request"):
         raise group("outer", [ValueError(), inner])
     assert traces.one("request").tags["async.error.leaves"] == "builtins.ValueError x2, builtins.KeyError"
+
+
+@needs_groups
+async def test_the_leaf_types_of_a_great_group(traces: Recorder) -> None:
+    """A hundred of its exceptions are looked at."""
+    group: Any = vars(builtins)["ExceptionGroup"]
+    with pytest.raises(group), span("request"):
+        raise group("many", [KeyError()] * 1000)
+    assert traces.one("request").tags["async.error.leaves"] == "builtins.KeyError x100"
+
+
+@needs_groups
+async def test_a_tower_of_groups(traces: Recorder, installed: Callable[..., None]) -> None:
+    """Whoever is cancelled below a deadline is told, through as many groups as are followed: fifty."""
+    installed("cancellation")
+
+    async def storey(number: int) -> None:
+        async with stock.TaskGroup() as group:
+            group.create_task(storey(number - 1) if number else cut())
+
+    for storeys in (10, 60):
+        with span("request"), contextlib.suppress(TimeoutError):
+            async with stock.timeout(0.05):
+                await storey(storeys)
+    told = [one.tags.get("async.cancel.source") for one in traces.spans if one.name == "cut"]
+    assert told == ["timeout", None]
+
+
+@needs_groups
+async def test_a_deadline_over_many_is_not_blamed_for_another(
+    traces: Recorder, installed: Callable[..., None]
+) -> None:
+    """What a great gather waits for is looked through to a bound; who is not in it, was cancelled by somebody else."""
+    installed("cancellation")
+    other = asyncio.create_task(other_cut())
+
+    async def cancels_the_other() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            other.cancel()
+            await cancelled(other)
+
+    with contextlib.suppress(TimeoutError):
+        async with stock.timeout(0.05):
+            await asyncio.gather(cancels_the_other(), *(cut() for _ in range(60)))
+    assert source(traces, "other") is None
+    assert {one.tags.get("async.cancel.source") for one in traces.spans if one.name == "cut"} == {"timeout"}
 
 
 async def test_a_stack_is_bounded(traces: Recorder) -> None:

@@ -131,6 +131,17 @@ def test_the_empty_context() -> None:
         assert a.trace_id != b.trace_id
 
 
+def test_contexts_are_told_apart() -> None:
+    """By their ids, which are what is shown of them; nothing else is equal to one."""
+    here = SpanContext.extract(DATADOG)
+    assert here == SpanContext.extract(DATADOG)
+    assert here != SpanContext.extract(W3C)
+    assert here != 7
+    assert len({here, SpanContext.extract(DATADOG), ROOT}) == 2
+    assert repr(here) == "SpanContext(trace_id=640cfd8d000000000000000000000007, span_id=0000000000000008)"
+    assert repr(ROOT) == "SpanContext()"
+
+
 def test_inject_decides_on_sampling_once() -> None:
     """The decision that leaves with the first headers is the trace's own: all services agree."""
     with span("a") as a:

@@ -14,6 +14,7 @@ from asynctrace import SpanContext, span
 from asynctrace._core import tracer as doors
 from asynctrace._core.delivery import head, tail
 from asynctrace._core.tracer import (
+    integration,
     is_for_one_span,
     is_remote,
     local_root,
@@ -21,7 +22,9 @@ from asynctrace._core.tracer import (
     open_traces,
     partial_flush,
     sample,
+    set_up,
     sql_commenter,
+    start_writer,
     take_finished,
 )
 
@@ -60,7 +63,7 @@ def test_a_remote_parent_is_told() -> None:
 def test_the_traces_it_holds_are_told() -> None:
     """`_span_aggregator._traces`, with how many spans of each have ended, its lock, and ddtrace's processors."""
     with span("root") as root:
-        with span("child") as child:
+        with tracer.trace("child") as child:
             pass
         (waiting,) = [one for one in open_traces() if one[0] == root.trace_id]
         assert waiting[1] == 1
@@ -69,6 +72,26 @@ def test_the_traces_it_holds_are_told() -> None:
         assert take_finished(root.trace_id) == []
         assert partial_flush()
     assert take_finished(root.trace_id) == []
+
+
+def test_the_writer_says_whether_it_runs() -> None:
+    """`_span_aggregator.writer.status`, and `_sync_mode`, in which it never does."""
+    writer: Any = tracer._span_aggregator.writer
+    start_writer()
+    assert writer.status.value == "running"
+    assert writer._sync_mode is False
+
+
+@pytest.mark.parametrize("name", ["logging", "structlog"])
+def test_its_integrations_come_off_again(name: str) -> None:
+    """`ddtrace.contrib.internal.*.patch` has both ways, and the library says which it is: not on here."""
+    door = integration(name)
+    assert callable(door.patch)
+    assert callable(door.unpatch)
+    door.patch()
+    assert importlib.import_module(name)._datadog_patch is True
+    door.unpatch()
+    assert importlib.import_module(name)._datadog_patch is False
 
 
 def test_an_early_decision_needs_the_rules() -> None:
@@ -106,6 +129,32 @@ def test_database_monitoring_off_or_elsewhere(monkeypatch: pytest.MonkeyPatch) -
     assert sql_commenter() is None
 
 
+def test_no_early_decision_without_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should they move, spans wait for their trace."""
+    with tracer.trace("root") as root:
+        monkeypatch.setattr(tracer._span_aggregator, "sampling_processor", Nothing())
+        assert not may_decide_early(root)
+        monkeypatch.undo()
+
+
+def test_nothing_is_taken_that_our_filter_would_not_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it among the filters, finished spans wait for their trace."""
+    with span("root") as root:
+        with tracer.trace("child"):
+            pass
+        monkeypatch.setattr(tracer._span_aggregator, "user_processors", [])
+        assert take_finished(root.trace_id) == []
+        monkeypatch.undo()
+        assert len(take_finished(root.trace_id)) == 1
+
+
+def test_set_up_is_once_a_process() -> None:
+    """A second time changes nothing."""
+    before = tracer.configure, tracer.context_provider, list(tracer._span_aggregator.user_processors)
+    set_up()
+    assert before == (tracer.configure, tracer.context_provider, tracer._span_aggregator.user_processors)
+
+
 class Nothing:
     """A tracer of a later ddtrace, of which nothing is where it was."""
 
@@ -118,6 +167,7 @@ def test_without_any_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
         assert partial_flush()
         assert not may_decide_early(root)
         sample(root)
+        start_writer()
         monkeypatch.undo()
     assert local_root(cast("Any", Nothing())) is not None
     assert not is_remote(cast("Any", Nothing()))

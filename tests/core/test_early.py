@@ -138,6 +138,26 @@ def test_settings(settings: dict[str, str], leaves: str) -> None:
     assert run(PROGRAM, DD_TRACE_AGENT_URL=Sink().start().url, **settings) == leaves
 
 
+def test_ddtraces_writer_is_not_started_by_two_threads() -> None:
+    """It warns when two threads write first: so whoever opens the first span starts it, before ours may write."""
+    program = """
+        import threading
+        from asynctrace import span
+        from asynctrace._core.early import watch
+        from ddtrace.trace import tracer
+        writer, by = tracer._span_aggregator.writer, []
+        start, writer.start = writer.start, lambda: (by.append(threading.current_thread()), start())
+        with span("request"):
+            with span("query"):
+                pass
+            early = threading.Thread(target=watch.look, kwargs={"quiet_ns": 0})
+            early.start()
+            early.join()
+        print([one.name for one in by])
+    """
+    assert run(program, DD_TRACE_AGENT_URL=Sink().start().url) == "['MainThread']"
+
+
 def test_at_exit() -> None:
     """The process ends with a root open: what had ended is not lost, though it was not due yet."""
     sink = Sink().start()

@@ -142,6 +142,21 @@ async def test_async_for(queue: TracedQueue[int], traces: Recorder) -> None:
     assert not traces.one("c3").links
 
 
+async def test_async_for_over_an_iterator(queue: TracedQueue[int], traces: Recorder) -> None:
+    """Its iterator is one itself, and goes on where it was left."""
+    put(queue, 1, 2)
+    items = aiter(queue)
+    async for _ in items:
+        mark("c1")
+        break
+    async for _ in items:
+        mark("c2")
+        break
+    del items
+    mark("after")
+    assert traces.tree() == "p1\n  c1\np2\n  c2\nafter"
+
+
 async def test_async_for_and_exceptions(queue: TracedQueue[int], traces: Recorder) -> None:
     """An exception out of the body restores, too."""
     put(queue, 1)

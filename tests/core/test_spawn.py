@@ -12,6 +12,7 @@ import pytest
 
 from asynctrace import UsageError, current_span, isolated, span, spawn
 from asynctrace._tasks import _running
+from asynctrace.queues import TracedQueue
 
 if TYPE_CHECKING:
     from asynctrace.testing import Recorder
@@ -52,6 +53,21 @@ async def test_a_linked_task_is_a_trace_of_its_own(traces: Recorder) -> None:
     request, own = traces.one("request"), traces.one("clean up")
     assert [(link.trace_id, link.span_id) for link in own.links] == [(request.trace_id, request.span_id)]
     assert own.trace_id != request.trace_id
+
+
+async def test_a_linked_tasks_span_is_its_own(traces: Recorder) -> None:
+    """It stays the parent of work on what the task receives, as every span of the task's own does."""
+    queue: TracedQueue[int] = TracedQueue()
+
+    async def work() -> None:
+        await queue.get()
+        with span("inner"):
+            pass
+
+    with span("producer"):
+        queue.put_nowait(1)
+    await spawn(work(), name="worker", relation="link")
+    assert traces.tree() == "producer\nworker\n  inner"
 
 
 @pytest.mark.parametrize("relation", ["child", "link"])

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.bench.kits import Kit
 
-Operations = Callable[[int], Awaitable[None]]
+Operations = Callable[[int], Awaitable["int | None"]]
+"""Does so many; may give the figure itself (ns), where that is not the time it took."""
 
-GROUPS = ("functions", "spans", "queues", "tasks", "databases")
+GROUPS = ("functions", "spans", "queues", "tasks", "blocks", "databases")
 """The files of this folder, in the order of the table."""
 
 LOT = 50

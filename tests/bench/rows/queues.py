@@ -26,6 +26,75 @@ def lots(kit: Kit, put: Callable[[], Awaitable[None]], get: Callable[[], Awaitab
     return operations
 
 
+class Handled(Row):
+    """queue item, handled"""
+
+    note = "put below a root, taken by what has no span of its own, a span around its handling; others carry by hand"
+
+    def bare(self, kit: Kit) -> Operations:
+        return self._plain(kit, asyncio.Queue())
+
+    def asynctrace(self, kit: Kit) -> Operations:
+        from asynctrace.queues import TracedQueue
+
+        return self._plain(kit, TracedQueue())
+
+    @staticmethod
+    def _plain(kit: Kit, queue: asyncio.Queue[int]) -> Operations:
+        start: Any = kit.span
+
+        async def put() -> None:
+            for number in range(LOT):
+                await queue.put(number)
+
+        async def get() -> None:
+            for _ in range(LOT):
+                await queue.get()
+                with start("handle"):
+                    pass
+
+        return lots(kit, put, get)
+
+    def ddtrace(self, kit: Kit) -> Operations:
+        from ddtrace.trace import tracer
+
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+
+        async def put() -> None:
+            for number in range(LOT):
+                await queue.put((number, tracer.current_trace_context()))
+
+        async def get() -> None:
+            for _ in range(LOT):
+                _, context = await queue.get()
+                tracer.context_provider.activate(context)
+                with tracer.trace("handle"):
+                    pass
+            tracer.context_provider.activate(None)
+
+        return lots(kit, put, get)
+
+    def opentelemetry(self, kit: Kit) -> Operations:
+        from opentelemetry import context as contexts
+
+        start: Any = kit.span
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+
+        async def put() -> None:
+            for number in range(LOT):
+                await queue.put((number, contexts.get_current()))
+
+        async def get() -> None:
+            for _ in range(LOT):
+                _, context = await queue.get()
+                token = contexts.attach(context)
+                with start("handle"):
+                    pass
+                contexts.detach(token)
+
+        return lots(kit, put, get)
+
+
 class Queue(Row):
     """queue put + get"""
 
@@ -127,4 +196,4 @@ class QueueFor(Row):
         return lots(kit, put, get)
 
 
-ROWS = (Queue, QueueFor)
+ROWS = (Handled, Queue, QueueFor)

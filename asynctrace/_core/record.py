@@ -1,0 +1,230 @@
+"""Records become ddtrace spans: when their trace leaves, or early, when somebody asks ddtrace for one.
+
+What `Tracer.start_span` and `Tracer._on_span_finish` (ddtrace/_trace/tracer.py) put on a span of their own making is
+put on these here, so that nobody can tell them apart.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import ddtrace
+from ddtrace.trace import Span as DDSpan
+
+from asynctrace._core import tracer as doors
+from asynctrace._core.outcome import translate
+from asynctrace._core.values import AT_ONCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asynctrace._core.segment import Buffer, Segment
+    from asynctrace._core.span import Span
+
+log = logging.getLogger("asynctrace")
+
+_TOP_LEVEL = "_dd.top_level"
+_SERVICE_SOURCE = "_dd.svc_src"
+_OURS = "datadog"  # as ddtrace names its own API
+_NOT_PASSED_ON = frozenset({"_dd.p.dm", "_dd.p.ts"})
+_LOOKED_AT = frozenset({"span.kind", "peer.service", "component"})
+"""Tags that ddtrace's own processors look at."""
+
+USER_REJECT = -1
+
+
+def early(record: Span, segment: Segment) -> DDSpan:
+    """The ddtrace span that a record will be: a parent for others, a home for what only ddtrace can keep."""
+    span = DDSpan(
+        record._name,
+        record._service,
+        record._resource,
+        record._type,
+        segment.trace_id,
+        record._id,
+        record._parent_id,
+        None,
+        segment.context,
+        [ended_by_ddtrace(record)],
+    )
+    span.start_ns = record._start_ns
+    doors.set_tags(span, tags_of(segment, record._service))
+    if record._source:
+        span.set_tag(_SERVICE_SOURCE, record._source)
+    set_tags(span, record._tags or {})
+    if segment.first is record:
+        segment.root, segment.first = span, None
+        doors.set_tags(span, doors.process_tags())
+    elif segment.first is not None:
+        doors.adopt(span, segment.first.as_parent())
+    elif segment.root is not None:
+        doors.adopt(span, segment.root)
+    if record._end_ns:
+        span.duration_ns = record._end_ns - record._start_ns
+    return span
+
+
+def ended_by_ddtrace(record: Span) -> Callable[[DDSpan], None]:
+    """For ddtrace to call when somebody ends the early span, not ours; it must not keep the record."""
+    reference = weakref.ref(record)
+
+    def ended(_: DDSpan) -> None:
+        if (one := reference()) is not None:
+            one.finish()
+
+    return ended
+
+
+def drained(buffer: Buffer) -> list[DDSpan]:
+    """The records that have ended, each taken once, as ddtrace spans."""
+    records, done = [], buffer.done
+    try:
+        while done:
+            records.append(done.pop())
+    except IndexError:  # another thread was quicker
+        pass
+    if not records:
+        return []
+    records.reverse()
+    if _may_be_thinned(records[0]._segment):
+        records = [record for record in records if _is_counted(record)]
+    return _Chunk().spans_of(records)
+
+
+def _may_be_thinned(segment: Segment | None) -> bool:
+    """Whether the trace is rejected for good, by its user or by a rule, so that the agent counts and forgets it."""
+    if segment is None or segment.context.sampling_priority != USER_REJECT:
+        return False
+    return not doors.has_single_span_rules()
+
+
+def _is_counted(record: Span) -> bool:
+    """Whether Datadog computes trace metrics from it: entry spans, measured ones, and those with a kind."""
+    tags = record._tags
+    if record._dd is not None or _is_entry(record, record._service):
+        return True
+    return tags is not None and ("span.kind" in tags or "_dd.measured" in tags)
+
+
+def set_tags(span: DDSpan, tags: dict[str, Any]) -> None:
+    """Tags that are fit for the wire; those that have an effect as they are set, have it now."""
+    if AT_ONCE.isdisjoint(tags):
+        doors.set_tags(span, tags)
+    else:
+        for key, value in tags.items():
+            span.set_tag(key, value)
+
+
+def _is_entry(record: Span, service: str | None) -> bool:
+    """Whether it is what a service begins with: its parent, if it has one here, has another service by now."""
+    above = record._above
+    return above is None or (service is not None and above.service() != service)
+
+
+class _Chunk:
+    """Makes the ddtrace spans of one chunk."""
+
+    def __init__(self) -> None:
+        self._conspicuous: list[DDSpan] = []  # ddtrace's own processors may have something to say about them
+        self._segment: Segment | None = None
+
+    def spans_of(self, records: list[Span]) -> list[DDSpan]:
+        spans = []
+        for record in records:
+            try:
+                spans.append(self._new(record) if record._dd is None else self._early(record, record._dd))
+            except Exception:  # noqa: PERF203 - one that can't be built is not to take the others with it
+                log.debug("the span %r could not be delivered", record._name, exc_info=True)
+        doors.process(self._conspicuous)
+        return spans
+
+    def _new(self, record: Span) -> DDSpan:
+        segment, service, source, tags = record._segment, record._service, record._source, record._tags
+        if segment is not self._segment or service is not self._service or source is not self._source:
+            self._learn(segment, service, source)
+        begun = record._start_ns
+        span = record._dd = DDSpan(
+            record._name,
+            service,
+            record._resource,
+            record._type,
+            self._trace_id,
+            record._id,
+            record._parent_id,
+            None,
+            self._context,
+        )
+        span.start_ns = begun
+        span.duration_ns = record._end_ns - begun
+        unusual = self._unusual
+        if self._fixed:
+            doors.set_tags(span, self._fixed)
+        if tags:
+            set_tags(span, tags)
+            unusual = unusual or not _LOOKED_AT.isdisjoint(tags)
+        if _is_entry(record, service):
+            span.set_metric(_TOP_LEVEL, 1)
+            if segment is not None and segment.first is record:
+                segment.root, segment.first = span, None
+                doors.set_tags(span, doors.process_tags())
+        record._above = None
+        if unusual:
+            self._conspicuous.append(span)
+            self._say_source(span, source)
+        return span
+
+    def _early(self, record: Span, span: DDSpan) -> DDSpan:
+        if span.duration_ns is None:
+            span.duration_ns = record._end_ns - record._start_ns
+        if _is_entry(record, span.service):
+            span.set_metric(_TOP_LEVEL, 1)
+        record._above = None
+        translate(span)
+        self._conspicuous.append(span)
+        self._say_source(span, record._source)
+        return span
+
+    def _learn(self, segment: Segment | None, service: str | None, source: str) -> None:
+        """What spans like the next ones have in common."""
+        assert segment is not None
+        self._segment, self._service, self._source = segment, service, source
+        self._trace_id, self._context = segment.trace_id, segment.context
+        self._fixed = tags_of(segment, service)
+        if source:
+            self._fixed[_SERVICE_SOURCE] = source
+        self._unusual = (service or "").lower() != doors.ordinary_service() or doors.is_inferred(service)
+
+    @staticmethod
+    def _say_source(span: DDSpan, source: str) -> None:
+        if source := source_at_end(source, span.service, span.get_tag("component")):
+            span.set_tag(_SERVICE_SOURCE, source)
+
+
+def source_at_end(source: str, service: str | None, component: str | None) -> str:
+    """Who chose the service of a span that ends: where nobody did, whoever made the span."""
+    if doors.is_inferred(service) and not source.startswith("opt."):
+        return component or source or _OURS
+    return source
+
+
+def tags_of(segment: Segment, service: str | None) -> dict[str, Any]:
+    """What ddtrace gives every span of that service in that segment at its start."""
+    config, fixed = ddtrace.config, doors.propagated_tags(segment.context)
+    if fixed:
+        for key in _NOT_PASSED_ON:
+            fixed.pop(key, None)
+    if (said := doors.global_tags()) or config.env or config.version:
+        fixed.update(said)
+        if config.env:
+            fixed["env"] = config.env
+        if config.version and _has_version(segment.root, service):
+            fixed["version"] = config.version
+    return fixed
+
+
+def _has_version(root: DDSpan | None, service: str | None) -> bool:
+    if root is None:
+        return service == ddtrace.config.service
+    return root.service == service and root.get_tag("version") is not None

@@ -1,0 +1,139 @@
+"""The part of a trace that is made in this process, below one local root: what its records share.
+
+A record is a span of ours that ddtrace does not know yet. It waits in its trace's buffer until ddtrace hands that trace
+over, or until it is sent ahead or after. No locks: whoever ends a record appends it, *then* looks whether the trace has
+left; whoever takes the records away says that it has left, *then* takes them one by one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from typing import TYPE_CHECKING
+
+from asynctrace._core import lean
+from asynctrace._core.tracer import is_from_elsewhere, local_root, partial_flush_most
+
+if TYPE_CHECKING:
+    from ddtrace.trace import Context, Span as DDSpan
+
+    from asynctrace._core.span import Span
+
+
+LOT = 100
+"""So many records leave at once, ahead of their trace: to make as many spans of them as ddtrace's own partial flush has
+(300) would hold up the loop for longer than that does."""
+
+
+class Buffer:
+    """The ended records of a trace."""
+
+    __slots__ = ("done", "left", "limit", "most", "segments", "trace_id")
+
+    def __init__(self, trace_id: int, *, left: bool) -> None:
+        self.trace_id, self.left = trace_id, left
+        """`left`: ddtrace has handed its spans over, so that nobody takes these along."""
+        self.limit = partial_flush_most()
+        self.most = min(LOT, self.limit)
+        """So many wait; more than that leave ahead."""
+        self.done: list[Span] = []
+        self.segments: list[Segment] = []
+
+
+class Segment:
+    """One local root, and where the records below it wait."""
+
+    __slots__ = ("buffer", "context", "first", "root", "takes", "trace_id")
+
+    def __init__(self, buffer: Buffer, context: Context, root: DDSpan | None) -> None:
+        self.buffer, self.context, self.root = buffer, context, root
+        self.trace_id = buffer.trace_id
+        self.first: Span | None = None
+        """The local root, while it is a record."""
+        self.takes = lean.is_on()
+        """Whether spans below become records."""
+
+
+class _Hole(list["Span"]):
+    """Swallows: in a process that was forked off, the records are the parent process's to deliver."""
+
+    def append(self, _: Span) -> None: ...
+
+
+buffers: dict[int, Buffer] = {}
+"""Of traces that ddtrace will hand over, by trace id."""
+
+late: dict[int, Buffer] = {}
+"""Of traces that it has handed over, and of which more has ended since."""
+
+
+def segment_of(span: DDSpan) -> Segment | None:
+    """Where records below this ddtrace span wait; None when it must not have any."""
+    buffer = buffers.get(span.trace_id)
+    if buffer is None:
+        if span.duration_ns is not None:  # ddtrace may have nothing more of that trace to hand over
+            return _late_segment(span.context, local_root(span))
+        buffer = buffers[span.trace_id] = Buffer(span.trace_id, left=False)
+    root = local_root(span)
+    for segment in buffer.segments:
+        if segment.root is root:
+            return segment
+    segment = Segment(buffer, root.context, root)
+    buffer.segments.append(segment)
+    return segment
+
+
+def segment_from(context: Context) -> Segment | None:
+    """A segment for a local root under a context of this process: what was taken from a queue, say."""
+    if not context.trace_id or not context.span_id or is_from_elsewhere(context) or not lean.may_begin():
+        return None
+    buffer = buffers.get(context.trace_id)
+    return _late_segment(context, None) if buffer is None else Segment(buffer, context, None)
+
+
+def _late_segment(context: Context, root: DDSpan | None) -> Segment | None:
+    if (
+        context.sampling_priority is None or context.trace_id is None
+    ):  # it is still to be decided, on a ddtrace span
+        return None
+    buffer = late.get(context.trace_id) or Buffer(context.trace_id, left=True)
+    return Segment(buffer, context, root)
+
+
+def leave(trace_id: int) -> Buffer | None:
+    """A trace is handed over, all that was left of it: its buffer."""
+    if (buffer := buffers.pop(trace_id, None)) is not None:
+        buffer.left = True
+        buffer.segments = []
+    return buffer
+
+
+class _Running(threading.local):
+    """What ddtrace's listeners (profiler, native thread context) were told last that runs in this thread."""
+
+    segment: Segment | None = None
+    span_id: int | None = None
+
+
+running = _Running()
+
+_random = random.Random()  # noqa: S311 - ids, not secrets; not the module's own: the user may seed that
+new_id = _random.getrandbits
+
+
+def forget() -> None:
+    """Whatever waits, nobody will take it along."""
+    for buffer in (*buffers.values(), *late.values()):
+        buffer.left, buffer.done, buffer.segments = True, _Hole(), []
+    buffers.clear()
+    late.clear()
+
+
+def _in_child() -> None:
+    _random.seed()
+    forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
