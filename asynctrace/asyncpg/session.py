@@ -12,6 +12,7 @@ from asynctrace._core.cancel import SOURCE_TAG
 from asynctrace._core.outcome import CANCELLED
 from asynctrace._core.span import Span
 from asynctrace._core.tracer import tracer
+from asynctrace._core.values import text
 from asynctrace.asyncpg.describe import (
     QUERY,
     QUERY_TAGS,
@@ -54,10 +55,6 @@ class Session:
         self.preparing = False  # `connection.prepare()` is under way, which has a span of its own
         self.copying: tuple[str, str] | None = None  # COPY's query with its arguments written in, and without
 
-    def is_silent(self) -> bool:
-        """Whether a query is to go without a span."""
-        return self.idle or self.quiet > 0 or is_off()
-
 
 def is_off() -> bool:
     """Whether there are no spans of ours. With ddtrace's own integration on, too: one span a query, not two."""
@@ -70,11 +67,12 @@ def session_of(connection: Any) -> Session | None:
     A protocol can't be asked for its connection: the first door that sees both makes the session. That is
     `_can_use_connection` for a new one, the pool's for one that was open before `install()`.
     """
-    protocol = getattr(connection, "_protocol", None)
-    if protocol is None:
-        return None
-    session: Session | None = getattr(protocol, KEPT, None)
-    return remember(protocol, connection) if session is None else session
+    try:
+        session: Session = connection._protocol._asynctrace
+    except AttributeError:
+        protocol = getattr(connection, "_protocol", None)
+        return None if protocol is None else remember(protocol, connection)
+    return session
 
 
 def remember(protocol: Any, connection: Any) -> Session:
@@ -107,15 +105,14 @@ def begin(
     """
     try:
         session: Session = getattr(protocol, KEPT, None) or remember(protocol, None)
-        if session.is_silent():
+        if session.idle or session.quiet or is_off():
             return None
         if session.prepared is not None:
             prepared, session.prepared = session.prepared, None
             if prepared[0] is statement:
                 start_ns = prepared[1]
-        query = statement if isinstance(statement, str) else statement.query
-        resource, service = resource_of(query), settings.service
-        span = Span(name, resource=resource, service=service, type="sql", tags=session.tags)
+        resource = resource_of(statement) if isinstance(statement, str) else text(statement.query)
+        span = Span(name, resource=resource, service=settings.service, type="sql", tags=session.tags)
         span.open(activate=active, start_ns=start_ns)
     except Exception:
         log.debug("a query goes untraced", exc_info=True)
@@ -143,7 +140,7 @@ async def ran(span: Span, running: Awaitable[Any]) -> Any:
 def ended(span: Span, result: Any) -> None:
     """It came back."""
     try:
-        if (rows := rows_of(result)) is not None:
+        if (rows := len(result) if type(result) is list else rows_of(result)) is not None:
             span.set_metric(ROWS, rows)
     except Exception:
         log.debug("rows could not be counted", exc_info=True)

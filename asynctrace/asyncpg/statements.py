@@ -22,6 +22,7 @@ from asynctrace.asyncpg.session import (
     ended,
     failed,
     given_up,
+    is_off,
     quietly,
     ran,
     remember,
@@ -185,7 +186,7 @@ def traced_prepare(run: Run) -> Run:
     def method(self: Any, stmt_name: Any, query: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
         running = run(self, stmt_name, query, *args, **kwargs)
         session: Session = getattr(self, KEPT, None) or remember(self, None)
-        if session.preparing or session.is_silent():
+        if session.preparing or session.idle or session.quiet or is_off():
             return running
         return prepared(self, session, query, running)
 
