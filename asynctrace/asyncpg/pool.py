@@ -87,7 +87,7 @@ def traced_acquire(run: Run) -> Run:
     @functools.wraps(run)
     def method(self: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
         acquiring = run(self, *args, **kwargs)
-        if not settings.on or not tracer.enabled or _is_at_hand(self):
+        if _is_at_hand(self) or not settings.on or not tracer.enabled:
             return acquiring
         return waited(self, acquiring)
 

@@ -92,9 +92,9 @@ def remember(protocol: Any, connection: Any) -> Session:
 def begin(
     protocol: Any,
     statement: Any,
+    arguments: Any = None,
     *,
     name: str = QUERY,
-    arguments: Any = None,
     active: bool = False,
     start_ns: int | None = None,
 ) -> Span | None:

@@ -42,7 +42,7 @@ def traced_statement(run: Run) -> Run:
     def method(self: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
         running = run(self, *args, **kwargs)
         state, arguments = args[:2] if args else (kwargs.get("state"), kwargs.get("args"))
-        span = begin(self, state, arguments=arguments)
+        span = begin(self, state, arguments)
         return running if span is None else ran(span, running)
 
     return method
