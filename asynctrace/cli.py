@@ -28,6 +28,9 @@ examples:
 _VIEW_EXAMPLES = """\
 examples:
   asynctrace view                                  on port 8126, where ddtrace looks for an agent
+  asynctrace view --tail --no-browser              in the terminal: a line for each trace
+  asynctrace view --db traces.db --max-size 500    traces that are there tomorrow
+  asynctrace view --forward http://agent:8126      beside a real agent, which gets everything
   asynctrace view --port 0 --port-file /tmp/port   on a free port, for scripts: they read it from the file
 
 Every ddtrace program that finds it there sends its traces, no account needed. Nothing leaves this machine.
@@ -85,16 +88,31 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_view(add: Callable[..., argparse.ArgumentParser]) -> None:
-    view = add("view", help="receive traces and list them as they arrive", epilog=_VIEW_EXAMPLES)
+    view = add("view", help="receive traces and show them in a browser, live", epilog=_VIEW_EXAMPLES)
     view.add_argument(
         "--port", type=_port, help="default: 8126, or a free one when it is taken; 0: a free one"
     )
     view.add_argument(
         "--host", default="127.0.0.1", help="default: %(default)s. Others can read your SQL on any other"
     )
+    view.add_argument("--socket", metavar="PATH", help="listen at a unix socket as well")
     view.add_argument(
-        "--max-memory", type=_positive, default=64, metavar="MB", help="for traces, default: %(default)s"
+        "--otlp-port",
+        type=_port,
+        metavar="PORT",
+        help="for OpenTelemetry over HTTP, default: 4318 without --port; its spans are taken on --port, too",
     )
+    view.add_argument("--forward", metavar="URL", help="a real agent that gets everything as well")
+    view.add_argument("--db", metavar="FILE", help="keep traces in this file; default: in memory")
+    view.add_argument(
+        "--max-size",
+        type=_positive,
+        default=64,
+        metavar="MB",
+        help="of the traces kept, default: %(default)s",
+    )
+    view.add_argument("--tail", action="store_true", help="print a line for each trace")
+    view.add_argument("--no-browser", action="store_true", help="open no browser")
     view.add_argument("--port-file", metavar="PATH", help="write the port to this file when it listens")
     view.set_defaults(call=_view)
 
@@ -184,9 +202,10 @@ def _check_installed() -> None:
 
 def _view(options: argparse.Namespace) -> int:
     _check_installed()
-    from asynctrace.agent.live import view
+    from asynctrace.agent.live import ViewOptions, view
 
-    return view(options.host, options.port, options.max_memory, options.port_file)
+    asked = {name: value for name, value in vars(options).items() if name in ViewOptions.__dataclass_fields__}
+    return view(ViewOptions(**asked, browser=not options.no_browser))
 
 
 def _run(options: argparse.Namespace) -> int:

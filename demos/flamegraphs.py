@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import urllib.request
@@ -16,6 +17,7 @@ from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestServer
 
 from asynctrace import atraced, span, traced_app
+from asynctrace.agent.client import find_viewer
 from demos.processes import plain_environment
 
 if TYPE_CHECKING:
@@ -98,14 +100,14 @@ PROGRAMS: dict[str, Callable[[], Awaitable[None]]] = {
 
 
 def main() -> int:
-    """Run each in a process of its own, and draw its trace."""
+    """Run each in a process of its own, and draw its trace; a viewer that runs beside gets it, too."""
+    viewer = find_viewer(os.environ)
+    environment = {**plain_environment(), **({"DD_TRACE_AGENT_URL": viewer} if viewer else {})}
     for name, program in PROGRAMS.items():
         print(f"{program.__name__.replace('_', ' ')}: {program.__doc__}", flush=True)
         source = f"import asyncio, demos.flamegraphs as f; asyncio.run(f.traced_app(f.PROGRAMS[{name!r}])())"
         command = [sys.executable, "-m", "asynctrace", "run", "--", sys.executable, "-c", source]
-        code = subprocess.run(
-            command, env={**plain_environment(), "DD_SERVICE": "tutorial"}, check=False
-        ).returncode
+        code = subprocess.run(command, env={**environment, "DD_SERVICE": "tutorial"}, check=False).returncode
         if code:
             return code
         print(flush=True)

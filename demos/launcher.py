@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import select
 import shlex
 import signal
 import sys
@@ -16,11 +17,12 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asynctrace.agent import agent_environment, draw_trace, start_in_thread
+from asynctrace.agent.client import address_of, find_viewer
 from asynctrace.agent.terminal import terminal_width
 from asynctrace.agent.text import glyphs_for, wants_color
 from demos.processes import DemoError, ServiceProcess, plain_environment
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 SERVICES = {"shop", "pricing", "worker"}
 TRACE_SECONDS = 10.0
+READER_SECONDS = 600.0
 READING_WIDTH = 100
 
 
@@ -78,7 +81,8 @@ examples:
   python3 -m demos --keep       the same, and the shop stays open: curl it
   python3 -m demos flamegraphs  the shapes every tracing tutorial begins with
 
-Each trace ends with a line for scripts:
+Each trace has an address in the viewer; an `asynctrace view` that runs beside
+gets them, too. Each ends with a line for scripts:
   trace <32 hex digits>: <n> spans, 3 services (pricing, shop, worker)
 
 PostgreSQL and RabbitMQ are found on this machine, or started for the demo;
@@ -130,13 +134,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(running: ExitStack, *, keep: bool) -> None:
-    agent = running.enter_context(start_in_thread())
+    viewer = find_viewer(os.environ)
+    agent = running.enter_context(start_in_thread(forward=viewer))
     shop = start_shop(running, agent.url)
     _say("shop, pricing and worker are up: three processes; sending orders\n")
     for order in ORDERS:
-        _show(agent, order, shop)
+        _show(agent, order, shop, viewer or agent.url)
     if keep:
         _keep(agent, shop)
+    elif viewer is None:
+        _wait_for_reader()
 
 
 @dataclass(frozen=True)
@@ -215,18 +222,27 @@ def _is_whole(trace: Trace) -> bool:
     return set(trace.services) == SERVICES and parents <= {0, *(span.span_id for span in trace.spans)}
 
 
-def _show(agent: AgentThread, order: Order, shop: Shop) -> None:
+def _show(agent: AgentThread, order: Order, shop: Shop, page: str) -> None:
     status, answer, trace = send(agent, shop, order)
     width = terminal_width()
     print(f"{order.title}: POST /orders {' '.join(order.items)} -> {status} {answer}")
-    print(textwrap.fill(order.reading, min(width, READING_WIDTH)), end="\n\n")
+    print(textwrap.fill(order.reading, min(width, READING_WIDTH)))
+    print(f"In the browser: {address_of(page, trace.id)}", end="\n\n")
     color, glyphs = wants_color(sys.stdout), glyphs_for(sys.stdout.encoding)
     print(draw_trace(trace, width=width, color=color, glyphs=glyphs), end="\n\n", flush=True)
 
 
+def _wait_for_reader() -> None:
+    """The page is gone when we are: whoever sits at the terminal is given time to look at it."""
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        _say("The traces stay in the browser until you press Enter.")
+        with suppress(OSError):  # where only sockets can be waited for
+            select.select([sys.stdin], [], [], READER_SECONDS)
+
+
 def _keep(agent: AgentThread, shop: Shop) -> None:
     order = json.dumps({"customer": "ann", "items": ["tea"]})
-    print(f"agent  {agent.url}\nshop   {shop.address}\n")
+    print(f"agent  {agent.url}\nshop   {shop.address}\n\nOpen {agent.url} in a browser, and send orders:\n")
     print(f"  curl -d '{order}' {shop.address}/orders")
     print(f"  {shlex.quote(_shortest(sys.executable))} -m asynctrace show last --url {agent.url}\n")
     _say("Ctrl-C ends it.")

@@ -4,9 +4,11 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -122,6 +124,9 @@ def test_show_says_when_it_is_another_agent() -> None:
         (["show"], 2, "ID|last"),
         (["show", "last", "--width", "3"], 2, "40"),
         (["view", "--port", "99999"], 2, "65535"),
+        (["view", "--port", "0", "--forward", "agent"], 2, "no agent's address"),
+        (["view", "--port", "0", "--db", "/no/such/dir/db"], 2, "cannot use"),
+        (["view", "--port", "0", "--socket", "/no/such/dir/socket"], 1, "cannot listen at"),
         (["view", "--host", "192.0.2.1", "--port", "0"], 1, "cannot listen"),
         (["view", "--port", "0", "--port-file", "/no/such/dir/port"], 2, "cannot write"),
         (["run"], 2, "what to run?"),
@@ -263,6 +268,9 @@ def test_the_environment_of_a_command() -> None:
         "DD_TRACE_AGENT_URL": "http://127.0.0.1:1",
         "DD_TRACE_WRITER_INTERVAL_SECONDS": "3",
         "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
         "A": "b",
     }
 
@@ -271,7 +279,17 @@ def test_the_environment_of_a_command() -> None:
 def test_view_lists_traces_and_ends_cleanly(tmp_path: Path, number: int) -> None:
     """`view` says where it listens, lists a trace when it is complete, and ends with 0."""
     port_file = tmp_path / "port"
-    command = [sys.executable, "-m", "asynctrace", "view", "--port", "0", "--port-file", str(port_file)]
+    command = [
+        sys.executable,
+        "-m",
+        "asynctrace",
+        "view",
+        "--tail",
+        "--port",
+        "0",
+        "--port-file",
+        str(port_file),
+    ]
     with subprocess.Popen(
         command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
     ) as process:
@@ -290,10 +308,78 @@ def test_view_lists_traces_and_ends_cleanly(tmp_path: Path, number: int) -> None
     assert (process.returncode, errors) == (0, "")
 
 
+def first_lines(process: "subprocess.Popen[str]", last: str) -> list[str]:
+    """What a command prints until a line that begins so."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    while not (lines and lines[-1].startswith(last)):
+        lines.append(process.stdout.readline())
+        assert lines[-1], "ended"
+    return lines
+
+
+def test_view_tells_every_door(tmp_path: Path) -> None:
+    """The addresses to set, for Datadog's tracers, by TCP and socket, and OpenTelemetry's; and where it forwards to."""
+    path = tmp_path / "apm.socket"
+    options = ["--port", "0", "--otlp-port", "0", "--socket", str(path), "--forward", "http://127.0.0.1:9"]
+    command = [sys.executable, "-m", "asynctrace", "view", *options]
+    with subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        told = "".join(first_lines(process, "asynctrace show last"))
+        process.terminate()
+        _, errors = process.communicate(timeout=10)
+    assert (process.returncode, errors) == (0, "")
+    url, otlp = (
+        re.findall(r"http://127\.0\.0\.1:\d{4,}", told)[0],
+        re.findall(r"OTLP_ENDPOINT=(\S+)", told)[0],
+    )
+    assert f"    DD_TRACE_AGENT_URL={url}\n" in told
+    assert f"    DD_TRACE_AGENT_URL=unix://{path}\n" in told
+    assert otlp != url
+    assert "goes on to http://127.0.0.1:9 as well" in told
+    assert not path.exists()
+
+
+def test_a_taken_port_is_no_obstacle_unless_it_was_asked_for() -> None:
+    """Without --port, `view` says who has 8126 and takes a free one; so does 4318."""
+    ports = {8126: "", 4318: ""}
+    with ExitStack() as held:
+        for port in ports:
+            try:
+                held.enter_context(closing(socket.create_server(("127.0.0.1", port))))
+            except OSError:  # somebody here has it: as good
+                continue
+        command = [sys.executable, "-m", "asynctrace", "view", "--no-browser"]
+        with subprocess.Popen(
+            command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+        ) as process:
+            told = "".join(first_lines(process, "asynctrace show last"))
+            process.terminate()
+            _, errors = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert re.search(r"^asynctrace: port 8126 is taken by .+; taking a free one$", errors, re.MULTILINE)
+    assert re.search(
+        r"^asynctrace: port 4318 is taken; OpenTelemetry's spans go to http://", errors, re.MULTILINE
+    )
+    assert "listens at http://127.0.0.1:8126." not in told
+
+
+def test_a_viewer_beside_gets_what_run_runs(agent: AgentThread) -> None:
+    """Where `view` runs, the traces of `run` are in its page as well, and their addresses are told."""
+    done = asynctrace("run", "--", sys.executable, "-c", TRACED, DD_TRACE_AGENT_URL=agent.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    (address, trace_id) = re.findall(rf"^({agent.url}/#/t/([0-9a-f]{{32}}))$", done.stdout, re.MULTILINE)[0]
+    assert agent.store.find(trace_id).services == ["shop"]
+    assert last_line(done.stdout).startswith(f"trace {trace_id}:")
+    assert address
+
+
 def test_view_says_who_has_the_port(agent: AgentThread) -> None:
     """An explicit port that is taken is an error with the name of its holder."""
     done = asynctrace("view", "--port", str(agent.port))
     assert done.returncode == 1
     assert re.search(
-        rf"port {agent.port} is taken by asynctrace \S+ \(--port 0 takes a free one\)", done.stderr
+        rf"port {agent.port} is taken by asynctrace \S+( \(.+, pid \d+\))? \(--port 0 takes a free one\)",
+        done.stderr,
     )

@@ -3,6 +3,8 @@
 - `provider`: what is active, for whom; the ContextVar
 - `frames`: in which generator a span was opened, and whether that is suspended
 - `received`: what a consumer took from a queue or stream, and what of its work belongs to whom
+- `awaited`: the place of a span to come, kept where it is asked for
+- `plain`: the headers that Datadog's tracers write, read here
 - `context`: `SpanContext`, how work crosses a gap
 - `span`: the `Span` handle, `span()`, `start_span()`
 - `threads`: work given to thread pools

@@ -13,7 +13,7 @@ from asynctrace._core.errors import UsageError
 from asynctrace._core.off import OFF
 from asynctrace._core.provider import active_entry, provider
 from asynctrace._core.span import Span, handle_of
-from asynctrace._core.values import fit, text
+from asynctrace._core.values import Fit, fit, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,9 @@ def prepared(
             hint="span.context, SpanContext.current(), SpanContext.extract(headers) or ROOT",
         )
     said: dict[str, Any] | None = None if kind is None else {"span.kind": text(kind)}
-    if tags is not None:
+    if isinstance(tags, Fit) and said is None:
+        said = tags
+    elif tags is not None:
         if not isinstance(tags, Mapping):
             raise UsageError(
                 f"tags= must be a mapping, got {tags.__class__.__name__}", hint='tags={"items": 3}'

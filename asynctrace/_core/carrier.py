@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +87,12 @@ def is_trace_header(key: object) -> bool:
     return key in KNOWN or key.startswith(OT_BAGGAGE)
 
 
+_CHECKS = {
+    key: (1 << number, check) for number, family in enumerate(FAMILIES) for key, check in family.items()
+}
+"""Of each header: its family, as a bit, and what its value must be."""
+
+
 def _is_text(value: object) -> bool:
     """Printable ASCII: what comes in goes out again, and a line break would fail the user's next request."""
     return isinstance(value, str) and len(value) <= MAX_VALUE and value.isascii() and value.isprintable()
@@ -95,29 +101,37 @@ def _is_text(value: object) -> bool:
 def normalised(headers: object) -> dict[str, str]:
     """The trace headers in `headers`, a mapping or pairs of anything, that are fit for ddtrace's propagator.
 
+    Lower-cased; of a repeated header the first.
+
     Example:
         >>> normalised({"X-Datadog-Trace-Id": "7", "x-datadog-parent-id": "8", "Cookie": "a"})
         {'x-datadog-trace-id': '7', 'x-datadog-parent-id': '8'}
         >>> normalised({"x-datadog-trace-id": "7", "x-datadog-sampling-priority": "9" * 400})
         {}
     """
-    found = _trace_headers(headers)
-    fit: dict[str, str] = {}
-    for family in FAMILIES:
-        members = {key: found[key] for key in family if key in found}
-        if all(_is_text(value) and family[key](value) for key, value in members.items()):
-            fit.update(members)
-    baggage = [(k, v) for k, v in found.items() if k.startswith(OT_BAGGAGE) and _is_text(k) and _is_text(v)]
-    fit.update(baggage[:MAX_BAGGAGE_ITEMS])
-    return fit
-
-
-def _trace_headers(headers: object) -> dict[str, Any]:
-    """Lower-cased; of a repeated header the first."""
     pairs = headers.items() if isinstance(headers, Mapping) else headers
-    found: dict[str, Any] = {}
-    if isinstance(pairs, Iterable) and not isinstance(pairs, (str, bytes)):
-        for pair in pairs:
-            if isinstance(pair, (tuple, list)) and len(pair) == 2 and is_trace_header(pair[0]):  # noqa: PLR2004 - a pair
-                found.setdefault(pair[0].lower(), pair[1])
+    found: dict[str, str] = {}
+    baggage: dict[str, str | None] = {}
+    spoilt = 0  # the families of which something is not right
+    if not isinstance(pairs, Iterable) or isinstance(pairs, (str, bytes)):
+        return found
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], str):  # noqa: PLR2004 - a pair
+            continue
+        key, value = pair[0].lower(), pair[1]
+        if (known := _CHECKS.get(key)) is not None:
+            if key in found:
+                continue
+            family, is_right = known
+            if _is_text(value) and is_right(value):
+                found[key] = value
+            else:
+                spoilt |= family
+        elif key.startswith(OT_BAGGAGE):
+            baggage.setdefault(key, value if _is_text(key) and _is_text(value) else None)
+    if spoilt:
+        found = {key: value for key, value in found.items() if not _CHECKS[key][0] & spoilt}
+    if baggage:
+        sound = [(key, value) for key, value in baggage.items() if value is not None]
+        found.update(sound[:MAX_BAGGAGE_ITEMS])
     return found

@@ -11,6 +11,7 @@ from ddtrace.trace import Context, Span as DDSpan, tracer as dd_tracer
 from asynctrace._core import tracer
 from asynctrace._core.carrier import PRIORITIES, is_trace_header, normalised
 from asynctrace._core.errors import UsageError
+from asynctrace._core.plain import plain_context
 from asynctrace._core.provider import Foreign, active_entry, provider, top_entry
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class SpanContext:
             False
         """
         try:
+            if type(headers) is dict and (plain := plain_context(headers)) is not None:
+                return cls(plain)
             fit = normalised(headers)
             context = HTTPPropagator.extract(fit) if fit else None  # type: ignore[no-untyped-call]
             if context is None or not _is_sound(context):
@@ -153,7 +156,11 @@ SpanContext.ROOT = ROOT
 def _is_sound(context: Context) -> bool:
     """What ddtrace made of the headers: `tracestate`, too, carries a priority and ids of its own."""
     ids = (context.trace_id or 0, context.span_id or 0)
-    return 0 <= ids[0] < 2**128 and 0 <= ids[1] < 2**64 and context.sampling_priority in {None, *PRIORITIES}
+    return (
+        0 <= ids[0] < 2**128
+        and 0 <= ids[1] < 2**64
+        and (context.sampling_priority is None or context.sampling_priority in PRIORITIES)
+    )
 
 
 class Attached:
@@ -179,6 +186,7 @@ class Attached:
         theirs = dd_tracer.context_provider
         if theirs is provider:
             self._innermost().close()
+            provider.announce_top()
         else:
             theirs.activate(self._entries.pop().target)
 

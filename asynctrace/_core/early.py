@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from asynctrace._core import tracer as doors
 from asynctrace._core.listening import listeners
 from asynctrace._core.record import drained
-from asynctrace._core.segment import LOT, buffers, forget, late
+from asynctrace._core.segment import LOT, buffers, late, let_go
 from asynctrace._core.tracer import tracer
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Watch:
         self._awake.set()
 
     def takes(self, buffer: Buffer) -> bool:
-        """Whether it will send these records, of a trace that has left, with what else ends soon."""
+        """Whether it takes these records, of a trace that has left, to send them with what else ends soon."""
         if not self.quiet_ns:
             return False
         if self.asleep:
@@ -87,7 +87,9 @@ class Watch:
                 while buffer.done:
                     other.done.append(buffer.done.pop())
             buffer = other
-        return len(buffer.done) < buffer.most
+        if len(buffer.done) >= buffer.most:
+            send(buffer)
+        return True
 
     def _run(self) -> None:
         pause = threading.Event()
@@ -109,7 +111,7 @@ class Watch:
     def tidy() -> None:
         """While the tracer is off, ddtrace hands nothing over: what waits is let go of."""
         if not tracer.enabled:
-            forget()
+            let_go()
 
     @staticmethod
     def _is_needed() -> bool:
@@ -207,6 +209,7 @@ def hand_over(spans: list[DDSpan]) -> None:
     carrier = tracer.start_span(CARRIER)
     _cargo[carrier.trace_id] = spans
     carrier.finish()
+    _cargo.pop(carrier.trace_id, None)  # it is there still when the tracer is off, or was shut down
 
 
 def unloaded(trace: list[DDSpan]) -> list[DDSpan]:

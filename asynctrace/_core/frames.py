@@ -89,3 +89,12 @@ def _stops_of_310(code: CodeType) -> list[int]:
         pairs = pairwise(instructions)
         found += [before.offset for before, after in pairs if after.opname == "YIELD_FROM"]
     return found
+
+
+def is_left_by_exception(frame: FrameType) -> bool:
+    """Whether an exception is on its way out of this frame, which has just let go of something.
+
+    What a `break` or `return` lets go of is taken off the frame's stack by an instruction for it.
+    """
+    code = frame.f_code.co_code
+    return dis.opname[code[frame.f_lasti]] not in {"POP_TOP", "POP_ITER"}

@@ -80,11 +80,6 @@ class Entry:
         """Where records below this wait, if it is a span that may have any."""
         return None
 
-    def service(self) -> str | None:
-        """Of a span: its service."""
-        parent = self.as_parent()
-        return parent.service if isinstance(parent, DDSpan) else None
-
     def written(self) -> Segment | None:
         """Where this waits, if it is a record."""
         return None

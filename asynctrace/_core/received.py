@@ -60,7 +60,7 @@ class Consumer:
     hold the context, which holds the consumer, until the garbage collector comes."""
 
     def __init__(self, below: int = 0) -> None:
-        self.records: deque[tuple[int, Context | None]] = deque(maxlen=MAX_RECORDS)
+        self.records: deque[tuple[int, Context | None, object]] = deque(maxlen=MAX_RECORDS)
         self.seen = False  # it called get() again after the first of them: the work on that one is over
         self.used = False  # it has opened a span since
         self.below = below  # the id of the span of its own below which it receives them; 0 for none
@@ -91,6 +91,15 @@ class Consumer:
         self.owner = current_consumer.set(self)
         return True
 
+    def drop(self, item: object, *, before: bool = False) -> None:
+        """This item is dealt with; `before`: and those that came before it."""
+        for record in tuple(self.records):
+            if record[0] == id(item):
+                self.records.remove(record)
+                return
+            if before:
+                self.records.popleft()
+
     def forget(self) -> None:
         self.records = deque(maxlen=MAX_RECORDS)
         self.seen = self.used = False
@@ -98,7 +107,7 @@ class Consumer:
     def found(self, items: Iterable[object]) -> list[Context | None]:
         """The contexts of these items, by identity; of those with the same id the latest: an id is used again."""
         known: dict[int, list[Context | None]] = {}
-        for key, context in self.records:
+        for key, context, _ in self.records:
             known.setdefault(key, []).append(context)
         stacks = [known.get(id(item)) for item in items]
         return [stack.pop() if stack else None for stack in stacks]
@@ -107,20 +116,35 @@ class Consumer:
 class Received(Entry):
     """What one call of `get()` has brought; active until the next one."""
 
-    __slots__ = ("closed_ns", "consumer", "context", "filled")
+    __slots__ = ("closed_ns", "consumer", "context", "filled", "instead", "linked")
 
     def __init__(self, consumer: Consumer) -> None:
         self.consumer = consumer
         self.context: Context | None = None
-        self.closed_ns, self.filled = 0, False
+        self.closed_ns, self.filled, self.linked = 0, False, False
         self.previous = self.owner = None
+        self.instead: Entry | None = None  # what was on top before, until something comes
 
-    def fill(self, item: object, context: Context | None) -> None:
-        """Its item has come."""
+    def fill(
+        self, item: object, context: Context | None, about: object = None, *, linked: bool = False
+    ) -> None:
+        """Its item has come. `linked`: work on it is a trace of its own, linked to the producer."""
         if self.consumer.used:
             self.consumer.forget()
-        self.context, self.filled = context, True
-        self.consumer.records.append((id(item), context))
+        self.context, self.filled, self.linked, self.instead = context, True, linked, None
+        self.consumer.records.append((id(item), context, about))
+
+    def withdraw(self) -> None:
+        """Nothing has come: what was active is so again, unless a batch waits for its span."""
+        instead, self.instead = self.instead, None
+        if (
+            self.owner is not None
+            and not self.consumer.records
+            and top_entry.get() is self
+            and self.is_mine()
+        ):
+            self.closed_ns = time_ns()
+            top_entry.set(instead)
 
     def set_aside(self) -> None:
         """What came has a span of its own, and nothing else belongs there."""
@@ -134,6 +158,8 @@ class Received(Entry):
         return self.previous.ended_ns  # with the block of detached() it is in
 
     def as_parent(self) -> Context | None:
+        if self.linked:
+            return None
         consumer = self.consumer
         single = len(consumer.records) == 1 and not consumer.seen
         if (single and self.filled) or not is_mine(self):
@@ -146,11 +172,11 @@ class Received(Entry):
 
     def opened(self) -> list[Context]:
         if not is_mine(self):
-            return []
+            return producers([self.context]) if self.linked else []
         consumer = self.consumer
         consumer.used = True
-        if len(consumer.records) > 1 or consumer.seen:
-            return producers(context for _, context in consumer.records)
+        if len(consumer.records) > 1 or consumer.seen or self.linked:
+            return producers(context for _, context, _ in consumer.records)
         return []
 
     def close(self) -> None:
@@ -180,6 +206,20 @@ def claimed(items: Iterable[object]) -> list[Context | None]:
     return found
 
 
+def said_of(item: object) -> object:
+    """What `fill` was told about an item that this task, or the one which started it, has taken; or None."""
+    consumer = current_consumer.get()
+    records = () if consumer is None else reversed(consumer.records)
+    return next((about for key, _, about in records if key == id(item)), None)
+
+
+def settled(item: object, *, before: bool = False) -> None:
+    """An item is dealt with, and with `before` those that came before it: what comes now is no work on it."""
+    consumer = current_consumer.get()
+    if consumer is not None:
+        consumer.drop(item, before=before)
+
+
 def is_mine(entry: Entry) -> bool:
     """Whether the context that asks is the owner; unlike the method, it changes nothing."""
     top = top_entry.get()
@@ -206,11 +246,13 @@ def receiving(*, alone: bool = False) -> Received | None:
         return None if alone else Received(Consumer.asking(id(entry)))  # a span of its own: it stays
     # what others lent to this task is let go of, for good
     base = entry if mine and not (isinstance(entry, Foreign) and entry.one_shot) else None
+    top = top_entry.get()
     if not alone and type(entry) is Received and mine:
         base = entry.previous
         entry.close()
     cell = Received(Consumer() if alone else Consumer.asking(0))
     insert(cell, base, entry)
+    cell.instead = top
     return cell
 
 

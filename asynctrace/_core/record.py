@@ -34,6 +34,9 @@ _LOOKED_AT = frozenset({"span.kind", "peer.service", "component"})
 
 USER_REJECT = -1
 
+NOBODY: Any = object()
+"""Whose service a local root is under."""
+
 
 def early(record: Span, segment: Segment) -> DDSpan:
     """The ddtrace span that a record will be: a parent for others, a home for what only ddtrace can keep."""
@@ -118,9 +121,9 @@ def set_tags(span: DDSpan, tags: dict[str, Any]) -> None:
 
 
 def _is_entry(record: Span, service: str | None) -> bool:
-    """Whether it is what a service begins with: its parent, if it has one here, has another service by now."""
-    above = record._above
-    return above is None or (service is not None and above.service() != service)
+    """Whether it is what a service begins with: its parent, if it has one here, had another as it began."""
+    under = record._under
+    return under is NOBODY or (service is not None and under != service)
 
 
 class _Chunk:
@@ -169,7 +172,6 @@ class _Chunk:
             if segment is not None and segment.first is record:
                 segment.root, segment.first = span, None
                 doors.set_tags(span, doors.process_tags())
-        record._above = None
         if unusual:
             self._conspicuous.append(span)
             self._say_source(span, source)
@@ -180,7 +182,6 @@ class _Chunk:
             span.duration_ns = record._end_ns - record._start_ns
         if _is_entry(record, span.service):
             span.set_metric(_TOP_LEVEL, 1)
-        record._above = None
         translate(span)
         self._conspicuous.append(span)
         self._say_source(span, record._source)
@@ -220,12 +221,13 @@ def tags_of(segment: Segment, service: str | None) -> dict[str, Any]:
         fixed.update(said)
         if config.env:
             fixed["env"] = config.env
-        if config.version and _has_version(segment.root, service):
+        if config.version and _has_version(segment, service):
             fixed["version"] = config.version
     return fixed
 
 
-def _has_version(root: DDSpan | None, service: str | None) -> bool:
+def _has_version(segment: Segment, service: str | None) -> bool:
+    root = segment.root
     if root is None:
         return service == ddtrace.config.service
-    return root.service == service and root.get_tag("version") is not None
+    return service in {segment.service, root.service} and root.get_tag("version") is not None

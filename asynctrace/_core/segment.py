@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import random
 import threading
+from time import time_ns
 from typing import TYPE_CHECKING
 
 from asynctrace._core import lean
-from asynctrace._core.tracer import is_from_elsewhere, local_root, partial_flush_most
+from asynctrace._core.tracer import holds, is_from_elsewhere, local_root, partial_flush_most
 
 if TYPE_CHECKING:
     from ddtrace.trace import Context, Span as DDSpan
@@ -44,11 +45,13 @@ class Buffer:
 class Segment:
     """One local root, and where the records below it wait."""
 
-    __slots__ = ("buffer", "context", "first", "root", "takes", "trace_id")
+    __slots__ = ("buffer", "context", "first", "root", "service", "takes", "trace_id")
 
     def __init__(self, buffer: Buffer, context: Context, root: DDSpan | None) -> None:
         self.buffer, self.context, self.root = buffer, context, root
         self.trace_id = buffer.trace_id
+        self.service = None if root is None else root.service
+        """The local root's, as the first record below it began; it may be set again."""
         self.first: Span | None = None
         """The local root, while it is a record."""
         self.takes = lean.is_on()
@@ -56,9 +59,15 @@ class Segment:
 
 
 class _Hole(list["Span"]):
-    """Swallows: in a process that was forked off, the records are the parent process's to deliver."""
+    """In a process that was forked off: swallows what was begun before, the parent process delivers that."""
 
-    def append(self, _: Span) -> None: ...
+    def __init__(self) -> None:
+        super().__init__()
+        self._forked_ns = time_ns()
+
+    def append(self, record: Span) -> None:
+        if record._start_ns >= self._forked_ns:
+            super().append(record)
 
 
 buffers: dict[int, Buffer] = {}
@@ -70,11 +79,15 @@ late: dict[int, Buffer] = {}
 
 def segment_of(span: DDSpan) -> Segment | None:
     """Where records below this ddtrace span wait; None when it must not have any."""
-    buffer = buffers.get(span.trace_id)
+    trace_id = span.trace_id
+    buffer = buffers.get(trace_id)
     if buffer is None:
         if span.duration_ns is not None:  # ddtrace may have nothing more of that trace to hand over
             return _late_segment(span.context, local_root(span))
-        buffer = buffers[span.trace_id] = Buffer(span.trace_id, left=False)
+        buffer = buffers.setdefault(trace_id, Buffer(trace_id, left=False))
+        if not holds(trace_id):  # it has left meanwhile, or long ago, or began while the tracer was off
+            leave(trace_id)
+            return _late_segment(span.context, local_root(span))
     root = local_root(span)
     for segment in buffer.segments:
         if segment.root is root:
@@ -122,17 +135,22 @@ _random = random.Random()  # noqa: S311 - ids, not secrets; not the module's own
 new_id = _random.getrandbits
 
 
-def forget() -> None:
-    """Whatever waits, nobody will take it along."""
+def let_go() -> None:
+    """Nothing is handed over while the tracer is off: what waits is dropped. Traces that are open may go on later."""
     for buffer in (*buffers.values(), *late.values()):
-        buffer.left, buffer.done, buffer.segments = True, _Hole(), []
-    buffers.clear()
+        buffer.done.clear()
     late.clear()
+    for buffer in tuple(buffers.values()):
+        if not any(one.root is not None and one.root.duration_ns is None for one in buffer.segments):
+            leave(buffer.trace_id)
 
 
 def _in_child() -> None:
     _random.seed()
-    forget()
+    for buffer in (*buffers.values(), *late.values()):
+        buffer.left, buffer.done, buffer.segments = True, _Hole(), []
+    buffers.clear()
+    late.clear()
 
 
 if hasattr(os, "register_at_fork"):

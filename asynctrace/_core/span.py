@@ -11,6 +11,7 @@ import copy
 import logging
 import sys
 import weakref
+from contextlib import suppress
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from asynctrace._core.failure import record_error
 from asynctrace._core.listening import listeners
 from asynctrace._core.outcome import CANCELLED, FAILED, OUTCOME_TAG, outcome_of
 from asynctrace._core.provider import Entry, active_entry, provider, span_end_ns, top_entry
-from asynctrace._core.record import early, set_tags, source_at_end
+from asynctrace._core.record import NOBODY, early, set_tags, source_at_end
 from asynctrace._core.segment import new_id, running, segment_of
 from asynctrace._core.tracer import service_of, source_of, weak_root
 from asynctrace._core.values import AT_ONCE, fit, is_number, text
@@ -53,7 +54,7 @@ class Span(Entry):
 
     __slots__ = (
         "__weakref__",
-        "_above",
+        "_chosen",
         "_dd",
         "_end_ns",
         "_given",
@@ -68,6 +69,7 @@ class Span(Entry):
         "_start_ns",
         "_tags",
         "_type",
+        "_under",
         "_written",
     )
 
@@ -83,8 +85,14 @@ class Span(Entry):
     _tags: dict[str, Any] | None
     _start_ns: int
 
-    _above: Entry | None
-    """What a record is below, until it is a ddtrace span; None of a local root."""
+    _chosen: str | None
+    """The service it was made with; None for its parent's."""
+
+    _service: str | None
+    """Of a record: its service."""
+
+    _under: str | None
+    """Of a record: its parent's service as it began, `NOBODY` of a local root."""
 
     _source: str
     """Of a record: who chose its service, in ddtrace's words."""
@@ -99,7 +107,7 @@ class Span(Entry):
         tags: dict[str, Any] | None = None,
     ) -> None:
         """All of it fit for the wire (`values.py`); `tags` is not changed, by nobody."""
-        self._name, self._parent, self._resource, self._service = name, parent, resource, service
+        self._name, self._parent, self._resource, self._chosen = name, parent, resource, service
         self._type = type
         self._tags = self._given = tags
         self._end_ns, self._written = 0, False
@@ -107,13 +115,15 @@ class Span(Entry):
 
     def said(self) -> tuple[Any, ...]:
         """The arguments it was made with."""
-        return self._name, self._parent, self._resource, self._service, self._type, self._given
+        return self._name, self._parent, self._resource, self._chosen, self._type, self._given
 
     # -- begin
 
-    def open(self, *, activate: bool = True, start_ns: int | None = None) -> Self:
+    def open(self, *, activate: bool = True, start_ns: int | None = None) -> Self:  # noqa: C901 - the hot path in one
         """Start the span, at `start_ns` if given; for integrations: without making it active."""
-        if self._end_ns:
+        if self._segment is not None or self._dd is not None:
+            if self._is_open():
+                return self
             self._renew()
         ours = tracer.context_provider is provider
         above: Entry | None = None
@@ -136,7 +146,7 @@ class Span(Entry):
         if activate and ours:
             self.previous = top_entry.get()
             self.owner = top_entry.set(self)
-            if self._segment is not running.segment or segment is None:
+            if self._segment is not running.segment or not self._written:
                 self._announce()
         if listeners:
             for listener in tuple(listeners):
@@ -146,17 +156,21 @@ class Span(Entry):
     def _renew(self) -> None:
         """Opened again after its end: what it was then is another now."""
         if self._written and self._segment is not None:
-            done, past = self._segment.buffer.done, copy.copy(self)
-            done[:] = [past if one is self else one for one in done]
+            buffer, past = self._segment.buffer, copy.copy(self)
+            with suppress(ValueError):  # it has been taken
+                buffer.done.remove(self)
+                buffer.done.append(past)
+                if buffer.left:
+                    send_soon(buffer)
         self._tags, self._end_ns, self._written = self._given, 0, False
         self._dd = self._segment = None
 
     def _write_down(self, above: Entry | None, segment: Segment, start_ns: int | None) -> None:
         """It is a record."""
-        self._written, self._segment, self._above, self._id = True, segment, above, new_id(64) or 1
+        self._written, self._segment, self._id = True, segment, new_id(64) or 1
         if type(above) is Span:
             self._parent_id, begun, source, parent = above._id, above._start_ns, above._source, above._dd
-            service = above._service if parent is None else parent.service
+            service = self._under = above._service if parent is None else parent.service
             if above._end_ns:
                 component = (above._tags or {}).get("component")
                 source = source_at_end(source, service, component) if parent is None else source_of(parent)
@@ -164,10 +178,10 @@ class Span(Entry):
             self._parent_id, begun, service, source = self._below(above, segment)
         start = start_ns or time_ns()
         self._start_ns = start if start > begun else begun  # the wall clock may be stepped back
-        if self._service is None:
+        if self._chosen is None:
             self._service, self._source = service, source if service else ""
         else:
-            self._service, self._source = service_of(self._service)
+            self._service, self._source = service_of(self._chosen)
         if self._tags and not AT_ONCE.isdisjoint(self._tags):
             self._known()
 
@@ -175,8 +189,9 @@ class Span(Entry):
         """Of what ddtrace knows above: id, start, service, and who chose that."""
         parent = None if above is None else above.as_parent()
         if isinstance(parent, DDSpan):
-            return parent.span_id, parent.start_ns, parent.service, source_of(parent)
-        segment.first, self._above = self, None
+            service = self._under = parent.service
+            return parent.span_id, parent.start_ns, service, source_of(parent)
+        segment.first, self._under = self, NOBODY
         if above is not None:
             above.opened()
         return segment.context.span_id or 0, 0, ddtrace.config.service, ""
@@ -193,7 +208,7 @@ class Span(Entry):
         dd = self._dd = tracer.start_span(
             self._name,
             child_of=parent,
-            service=self._service,
+            service=self._chosen,
             resource=self._resource,
             span_type=self._type,
             activate=activate,
@@ -380,9 +395,6 @@ class Span(Entry):
         if self._segment is None and self._dd is not None:
             self._segment = segment_of(self._dd)
         return self._segment
-
-    def service(self) -> str | None:
-        return self._service if self._written and self._dd is None else self._known().service
 
     def written(self) -> Segment | None:
         return self._segment if self._written else None

@@ -5,6 +5,7 @@
 | `Span._local_root` | a sampling decision is made on the local root | made on the span itself |
 | `Tracer._span_aggregator.user_processors` | our filters around the user's | `configure()`: theirs must be set after |
 | `_span_aggregator._traces`, `._lock`, `.dd_processors` | finished spans leave before 300 have ended | after 300 |
+| `_span_aggregator._traces` | no record waits for a trace that ddtrace does not hold | taken for held |
 | `_span_aggregator.partial_flush_enabled` | as the user has set it | taken for on |
 | `_span_aggregator.writer`, `._sync_mode` | ddtrace's writer runs before ours may write | a warning, if both do |
 | `_span_aggregator.sampling_processor` | no early decision where rules may see more later | as if there were some |
@@ -17,6 +18,7 @@
 | `_span_aggregator.dd_processors`, `._global_service` of one | peer and base service of records | without |
 | `Context._meta`, `Tracer._tags`, `config._inferred_base_service` | tags that ddtrace gives its spans | without |
 | `sampling_processor.single_span_rules` | rejected traces are thinned unless such rules keep spans | never thinned |
+| `config._propagation_*` | plain trace headers are read without ddtrace's propagator | by it |
 | `Context._is_remote`, `ddtrace.internal.runtime` | records under a context of this process | ddtrace spans |
 | `core.has_listeners`, `SpanProcessor.__processors__` | products that watch running spans | by their settings |
 """
@@ -203,6 +205,15 @@ def open_traces() -> list[tuple[int, int, DDSpan]]:
         return []
 
 
+def holds(trace_id: int) -> bool:
+    """Whether ddtrace will hand over something of this trace: it has spans of it that have not left."""
+    try:
+        return trace_id in tracer._span_aggregator._traces
+    except Exception:
+        log.debug("ddtrace's open traces are not where they were", exc_info=True)
+        return True
+
+
 def take_finished(trace_id: int) -> list[DDSpan]:
     """The finished spans of a trace that has open ones, as ddtrace's own partial flush takes them; it forgets them."""
     aggregator = tracer._span_aggregator
@@ -277,6 +288,21 @@ def propagated_tags(context: Context) -> dict[str, str]:
     if not said:
         return {}
     return {key: value for key, value in tuple(said.items()) if key.startswith("_dd.p.")}
+
+
+@functools.cache
+def reads_datadog_first() -> bool:
+    """Whether ddtrace reads Datadog's headers, then W3C's, as they are: so it does unless it is told otherwise."""
+    if os.environ.get("DD_APM_TRACING_ENABLED", "true").lower() not in {"true", "1"}:
+        return False
+    config = ddtrace.config
+    styles = list(getattr(config, "_propagation_style_extract", ()))
+    return (
+        styles[:2] == ["datadog", "tracecontext"]
+        and getattr(config, "_propagation_extract_first", True) is False
+        and getattr(config, "_propagation_behavior_extract", "") == "continue"
+        and getattr(config, "_128_bit_trace_id_enabled", False) is True
+    )
 
 
 def global_tags() -> dict[str, Any]:

@@ -39,6 +39,12 @@ AT_ONCE = frozenset({"manual.keep", "manual.drop", "service.name", "service.vers
 """Tags of which ddtrace makes something else as they are set (ddtrace/_trace/span.py, Span.set_tag)."""
 
 
+class Fit(dict[str, Any]):
+    """Tags that are fit for the wire, and nobody else's: what an integration knows by heart is not looked at again."""
+
+    __slots__ = ()
+
+
 def fit(key: object, value: Any) -> tuple[str, str | int | float]:
     """A tag as ddtrace's `Span.set_tag` would keep it; never raises.
 

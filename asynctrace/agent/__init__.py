@@ -12,32 +12,45 @@ loads neither ddtrace nor the tracing half of asynctrace.
 
 The way of a payload, one file each:
 
-    server      HTTP in: answers the tracer at once, hands the body on; the read API out
+    tracers     what tracers call: answered at once, handed on
+    forward     a real agent behind ours, which gets everything as well
     intake      bodies that wait for decoding, bounded in bytes; one thread works them off
     protocol    v0.3, v0.4 and v0.5 bodies to spans; lenient does so for bodies that are not quite right
     wire        a span in the forms it has on the wire, and its way into ours
+    otlp        OpenTelemetry's bodies to spans; protobuf reads their encoding
     spans       what a span, a link and a trace are here: plain data, to and from JSON
-    store       traces in memory: joins chunks, refuses duplicates, evicts the oldest
-    embedded    the agent as an object, in a running loop or in a thread of its own
-    address     which requests are from here: the names and ports the agent answers to
+    store/      traces in SQLite, in memory or a file: joins chunks, refuses duplicates, evicts the oldest
+
+And back:
+
+    readers     the read API; feed is the list, filtered by a query, once or live
+    analysis/   why a trace took so long: waits, lanes, critical path, findings
+    glance      what a line of the list says of a trace's analysis
+    page_data   a trace as the page wants it; export as other viewers do
+    page/       the page: JavaScript modules, one job each; main.js puts them together
+    server      all of it under one address; address says for which requests
+    embedded    the agent as an object, in a running loop; threaded in a thread of its own
+    waiting     for events, with a bound
+    ports       who has a port, sockets that were left behind
     client      the read API from the other side, for `asynctrace show`
     tree        spans to the rows of a drawing: parents, order, folding
     text        cells and colours: safe text, widths, durations
     terminal    a trace as text on a time axis
     live, run   `asynctrace view` and `asynctrace run`
 
-`spans`, `client`, `tree`, `text` and `terminal` need the standard library only; the rest needs the extra
-`asynctrace[view]`.
+`spans`, `analysis`, `client`, `tree`, `text` and `terminal` need the standard library only; the rest needs the
+extra `asynctrace[view]`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asynctrace.agent.embedded import Agent, AgentThread, start_in_thread
+    from asynctrace.agent.embedded import Agent
     from asynctrace.agent.run import agent_environment
     from asynctrace.agent.spans import Link, Span, Trace
     from asynctrace.agent.store import TraceStore
     from asynctrace.agent.terminal import draw_trace
+    from asynctrace.agent.threaded import AgentThread, start_in_thread
 
 __all__ = [
     "Agent",
@@ -53,14 +66,14 @@ __all__ = [
 
 _HOME = {
     "Agent": "embedded",
-    "AgentThread": "embedded",
+    "AgentThread": "threaded",
     "Link": "spans",
     "Span": "spans",
     "Trace": "spans",
     "TraceStore": "store",
     "agent_environment": "run",
     "draw_trace": "terminal",
-    "start_in_thread": "embedded",
+    "start_in_thread": "threaded",
 }
 
 

@@ -46,6 +46,15 @@ def is_stranger(headers: Mapping[str, str], *, loopback_only: bool) -> bool:
     return origin is not None and netloc_of(origin) != host.lower()
 
 
+def is_strange_page(headers: Mapping[str, str], *, loopback_only: bool) -> bool:
+    """As `is_stranger`, for what tracers post: they may know the agent by any name, that of a container or a cluster.
+
+    No page can pass for one: whatever a browser posts has an `Origin` (https://fetch.spec.whatwg.org/#origin-header).
+    """
+    from_page = "Origin" in headers or "Sec-Fetch-Site" in headers
+    return from_page and is_stranger(headers, loopback_only=loopback_only)
+
+
 def netloc_of(origin: str) -> str:
     """Name and port of an origin, `""` for `null` and for what is none."""
     try:

@@ -51,6 +51,21 @@ def find_url(option: str | None, environ: Mapping[str, str]) -> str:
     return url
 
 
+def find_viewer(environ: Mapping[str, str]) -> str | None:
+    """The address of an asynctrace agent that runs where a program would look for one, or None."""
+    try:
+        url = find_url(None, environ)
+        status, answer = _get(url, "/info", _PROBE_TIMEOUT)
+    except AgentError:
+        return None
+    return url.rstrip("/") if status == _OK and isinstance(answer, dict) and "asynctrace" in answer else None
+
+
+def address_of(url: str, trace_id: str) -> str:
+    """Where the page of the agent at `url` shows a trace."""
+    return f"{url}/#/t/{trace_id}"
+
+
 def fetch_trace(url: str, wanted: str) -> Trace:
     """The trace with an id, as `TraceStore.find` takes it, or the `last` one.
 

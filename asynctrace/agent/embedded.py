@@ -1,29 +1,31 @@
-"""The agent as an object: in the loop that runs (`Agent`), or in a thread of its own (`start_in_thread`).
+"""The agent as an object, in the loop that runs; `threaded` has it in a thread of its own.
 
 async with Agent() as agent:
     ...                                          # programs send to agent.url
     trace = await agent.wait_for(lambda trace: trace.errors > 0)
-
-with start_in_thread() as agent:
-    trace = agent.wait_for(lambda trace: "worker" in trace.services, timeout=10)
 """
 
 import asyncio
 import logging
-import threading
+import os
 from collections.abc import Callable
-from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from asynctrace.agent.address import is_loopback
+from asynctrace.agent.forward import Forwarder
 from asynctrace.agent.intake import Intake
+from asynctrace.agent.ports import clear_socket
+from asynctrace.agent.readers import API, Readers
 from asynctrace.agent.server import Handler, build_app
 from asynctrace.agent.spans import Trace
 from asynctrace.agent.store import DEFAULT_MAX_BYTES, TraceStore
+from asynctrace.agent.tracers import Tracers
 from asynctrace.agent.version import asynctrace_version
+from asynctrace.agent.waiting import wait_any
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,36 +45,42 @@ class Agent:
     Args:
         host: the address to listen on. Whatever is not of this machine shows your traces to the network.
         port: 0 takes a free one.
-        max_bytes: bound on the memory of the traces it keeps, in bytes.
+        max_bytes: bound on the traces it keeps, in bytes.
+        db: a file to keep them in; in memory when left out.
+        forward: the address of a real agent that gets everything as well.
 
     Raises:
         OSError: from `start()`, when the port is taken.
+        AgentError: `db` or `forward` cannot be used.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+    def __init__(
+        self, host: str = "127.0.0.1", port: int = 0, *, max_bytes: int = DEFAULT_MAX_BYTES,
+        db: str | None = None, forward: str | None = None,
+    ) -> None:  # fmt: skip
         self.host = host
         self.port = port
-        self.store = TraceStore(max_bytes)
+        self.store = TraceStore(max_bytes, db)
         self._intake = Intake(self.store)
+        self._forwarder = Forwarder(forward, self.store.counters) if forward else None
         self._active = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._runner: web.AppRunner | None = None
+        self._sockets: list[str] = []
 
     @property
     def url(self) -> str:
-        """What `DD_TRACE_AGENT_URL` must be for a program on this machine."""
+        """What `DD_TRACE_AGENT_URL` must be for a program on this machine, and where the page is."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104  (compared, not bound)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     async def start(self) -> None:
         """Listens; `port` is the real one from here on."""
-        app = build_app(
-            self.store, self._intake, version=asynctrace_version(), loopback_only=is_loopback(self.host)
-        )
-        app.middlewares.append(self._count_active)
+        if self._forwarder is not None:
+            await self._forwarder.start()
         runner = web.AppRunner(
-            app,
+            self._app(),
             handle_signals=False,
             access_log=None,
             logger=_quiet,
@@ -84,13 +92,57 @@ class Agent:
             await web.TCPSite(runner, self.host, self.port).start()
         except BaseException:
             await runner.cleanup()
+            await self._close_forwarder()
             raise
         self.port = runner.addresses[0][1]
         self._runner = runner
         self._intake.start()
 
+    def _app(self) -> web.Application:
+        loopback_only, version = is_loopback(self.host), asynctrace_version()
+        tracers = Tracers(
+            self._intake, self.store.counters, version=version, api=API, loopback_only=loopback_only,
+            forwarder=self._forwarder,
+        )  # fmt: skip
+        readers = Readers(self.store, lambda: tracers.last_start, loopback_only=loopback_only)
+        app = build_app(tracers, readers)
+        app.middlewares.append(self._count_active)
+
+        async def release_pages(_: web.Application) -> None:
+            readers.closing.set()
+
+        app.on_shutdown.append(release_pages)
+        return app
+
+    async def listen_also(self, port: int) -> int:
+        """Takes requests on one more port of the same address; returns the real one.
+
+        Raises:
+            OSError: it is taken.
+        """
+        site = web.TCPSite(self._running(), self.host, port)
+        await site.start()
+        return int(self._running().addresses[-1][1])
+
+    async def listen_at(self, path: str) -> None:
+        """Takes requests at a unix socket, for `DD_TRACE_AGENT_URL=unix:///path`; others than this user's are kept out.
+
+        Raises:
+            OSError: something else is there, or listens there.
+        """
+        await asyncio.to_thread(clear_socket, path)
+        await web.UnixSite(self._running(), path).start()
+        await asyncio.to_thread(os.chmod, path, 0o600)
+        self._sockets.append(path)
+
+    def _running(self) -> web.AppRunner:
+        assert self._runner is not None, "start() comes first"
+        return self._runner
+
     @web.middleware
     async def _count_active(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith(API):  # a page that watches is never done
+            return await handler(request)
         self._active += 1
         self._idle.clear()
         try:
@@ -100,6 +152,10 @@ class Agent:
             if not self._active:
                 self._idle.set()
 
+    async def _close_forwarder(self) -> None:
+        if self._forwarder is not None:
+            await self._forwarder.close()
+
     async def drain(self, timeout: float = DRAIN_TIMEOUT) -> bool:
         """Waits until everything that was sent is in the store; False when `timeout` seconds were not enough.
 
@@ -108,16 +164,18 @@ class Agent:
         """
         for _ in range(_TURNS):
             await asyncio.sleep(0)
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), timeout)
-            return await asyncio.to_thread(self._intake.wait_idle, timeout)
-        return False
+        if not await wait_any(self._idle, timeout=timeout):
+            return False
+        return await asyncio.to_thread(self._intake.wait_idle, timeout)
 
     async def stop(self) -> None:
         """Closes the port and decodes what is queued. The store can still be read."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+            await self._close_forwarder()
+            for path in self._sockets:
+                await asyncio.to_thread(Path(path).unlink, missing_ok=True)
             await asyncio.to_thread(self._intake.close)
 
     async def wait_for(self, wanted: Callable[[Trace], bool], timeout: float = 10.0) -> Trace:
@@ -138,12 +196,8 @@ class Agent:
                 for trace in traces:
                     if wanted(trace):
                         return trace
-                try:
-                    await asyncio.wait_for(changed.wait(), deadline - loop.time())
-                except asyncio.TimeoutError:
-                    raise TimeoutError(
-                        f"no such trace within {timeout:g} s; {self.store.describe()}"
-                    ) from None
+                if not await wait_any(changed, timeout=max(0.0, deadline - loop.time())):
+                    raise TimeoutError(f"no such trace within {timeout:g} s; {self.store.describe()}")
         finally:
             unsubscribe()
 
@@ -155,89 +209,3 @@ class Agent:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop()
-
-
-class AgentThread:
-    """An agent in a thread of its own, for callers without an event loop; a context manager.
-
-    Takes the arguments of `Agent`; made and started by `start_in_thread()`.
-    """
-
-    def __init__(self, host: str = "127.0.0.1", port: int = 0, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="asynctrace-agent", daemon=True)
-        self._agent = Agent(host, port, max_bytes=max_bytes)
-        self._stopped = False
-
-    @property
-    def url(self) -> str:
-        """What `DD_TRACE_AGENT_URL` must be for a program on this machine."""
-        return self._agent.url
-
-    @property
-    def port(self) -> int:
-        """The port it listens on."""
-        return self._agent.port
-
-    @property
-    def store(self) -> TraceStore:
-        """The traces; may be read from any thread, also after `stop()`."""
-        return self._agent.store
-
-    def start(self) -> "Self":
-        """Listens when it returns.
-
-        Raises:
-            OSError: the port is taken.
-        """
-        self._thread.start()
-        try:
-            asyncio.run_coroutine_threadsafe(self._agent.start(), self._loop).result()
-        except BaseException:
-            self._end_loop()
-            raise
-        return self
-
-    def wait_for(self, wanted: Callable[[Trace], bool], timeout: float = 10.0) -> Trace:
-        """The first trace that satisfies `wanted`; see `TraceStore.wait_for`."""
-        return self.store.wait_for(wanted, timeout)
-
-    def drain(self, timeout: float = DRAIN_TIMEOUT) -> bool:
-        """Waits until everything that was sent is in the store; see `Agent.drain`."""
-        return asyncio.run_coroutine_threadsafe(self._agent.drain(timeout), self._loop).result()
-
-    def stop(self) -> None:
-        """Closes the port, decodes what is queued and ends the thread. A second call does nothing."""
-        if not self._stopped:
-            asyncio.run_coroutine_threadsafe(self._agent.stop(), self._loop).result()
-            self._end_loop()
-
-    def _end_loop(self) -> None:
-        self._stopped = True
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
-
-    def __enter__(self) -> "Self":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
-
-
-def start_in_thread(
-    host: str = "127.0.0.1", port: int = 0, *, max_bytes: int = DEFAULT_MAX_BYTES
-) -> AgentThread:
-    """An agent that listens, in a thread of its own.
-
-        with start_in_thread() as agent:
-            subprocess.run([...], env={**os.environ, "DD_TRACE_AGENT_URL": agent.url})
-            trace = agent.wait_for(lambda trace: len(trace.services) == 3)
-
-    Raises:
-        OSError: the port is taken.
-    """
-    return AgentThread(host, port, max_bytes=max_bytes).start()

@@ -8,23 +8,33 @@ it is full, the oldest are dropped and counted.
 import logging
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Condition, Thread
 
-from asynctrace.agent.protocol import BadPayloadError, decode
+from asynctrace.agent import otlp, protocol
+from asynctrace.agent.protocol import BadPayloadError, Chunk, Decoded
 from asynctrace.agent.store import MIB, TraceStore
 
-DEFAULT_MAX_PENDING = 128 * MIB
+DEFAULT_MAX_PENDING = 64 * MIB
+OTLP = "otlp"
+_BATCH = 1_000  # spans that are written together
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, frozen=True)
 class Payload:
-    """A body as it arrived: the version of the protocol from its path, and whether it says it is JSON."""
+    """A body as it arrived: the version of the protocol from its path, or `otlp`; and whether it says it is JSON."""
 
     version: str
     body: bytes
     is_json: bool = False
+
+    def decoded(self) -> Iterator[Decoded]:
+        """Its spans, a part at a time; see `protocol.decode`."""
+        if self.version == OTLP:
+            return otlp.decode(self.body, is_json=self.is_json)
+        return protocol.decode(self.version, self.body, is_json=self.is_json)
 
 
 class Intake:
@@ -68,14 +78,14 @@ class Intake:
             return self._changed.wait_for(lambda: not self._pending and not self._busy, timeout)
 
     def close(self, timeout: float = 5.0) -> None:
-        """Works off what is queued and ends the thread, or gives up on it after `timeout` seconds."""
+        """Works off what is queued and ends the thread; what is left after `timeout` seconds is given up."""
         deadline = time.monotonic() + timeout
         self.wait_idle(timeout)
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join(max(0.0, deadline - time.monotonic()))
+            self._thread.join(max(1.0, deadline - time.monotonic()))
 
     def _work(self) -> None:
         while True:
@@ -96,9 +106,11 @@ class Intake:
     def _decode(self, payload: Payload) -> None:
         counters = self._store.counters
         try:
-            for decoded in decode(payload.version, payload.body, is_json=payload.is_json):
-                counters.add(bad_spans=decoded.bad_spans)
-                self._store.add(decoded.chunks)
+            for chunks, bad_spans in _batches(payload.decoded()):
+                if self._closing:
+                    return
+                counters.add(bad_spans=bad_spans)
+                self._store.add(chunks)
         except BadPayloadError as error:
             counters.add(bad_payloads=1)
             log.debug("a %s body of %d bytes: %s", payload.version, len(payload.body), error)
@@ -106,3 +118,24 @@ class Intake:
             # Whatever a body made happen, the next one must still be decoded.
             counters.add(bad_payloads=1)
             log.exception("a %s body of %d bytes", payload.version, len(payload.body))
+
+
+def _batches(parts: Iterator[Decoded]) -> Iterator[tuple[list[Chunk], int]]:
+    """Parts of a body together, as long as they are small: a transaction each would cost more than all else.
+
+    What was read before a body went wrong is kept.
+    """
+    chunks: list[Chunk] = []
+    bad = size = 0
+    try:
+        for part in parts:
+            chunks += part.chunks
+            bad += part.bad_spans
+            size += 1 + sum(len(chunk.spans) for chunk in part.chunks)
+            if size >= _BATCH:
+                yield chunks, bad
+                chunks, bad, size = [], 0, 0
+    except BadPayloadError:
+        yield chunks, bad
+        raise
+    yield chunks, bad

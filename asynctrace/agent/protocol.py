@@ -26,14 +26,15 @@ from asynctrace.agent.wire import (
     from_map,
     from_wire,
     named,
-    size_of,
     upper_half,
 )
 
 MAX_TRACES = 100_000  # in one body; an empty trace is one byte here, and sixty in memory
 MAX_STRINGS = 1_000_000  # in the table of a v0.5 body
 MAX_SPANS = 500_000  # in one trace of a body
-MAX_LENIENT_SPAN = 1 << 20  # bytes; a tag has at most 25 000, and a lenient look costs memory
+MAX_LENIENT_SPAN = 1 << 18  # bytes; a tag has at most 25 000, and a lenient look costs memory
+MAX_JSON = 8 << 20  # bytes; "[]," is three of them, and sixty in memory
+_SLICE = 5_000  # spans that are objects at the same time
 
 
 class BadPayloadError(ValueError):
@@ -45,13 +46,12 @@ class Chunk:
     """Spans of one trace that arrived together.
 
     `low` is the lower half of the trace id, which every span carries; `high` the upper one, or None when no
-    span of the chunk said it. `size` is an estimate of their memory, in bytes.
+    span of the chunk said it.
     """
 
     low: int
     high: int | None
     spans: list[Span] = field(default_factory=list)
-    size: int = 0
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ _REFUSED = (ValueError, TypeError, KeyError, IndexError, OverflowError, Attribut
 
 
 def decode(version: str, body: bytes, *, is_json: bool = False) -> Iterator[Decoded]:
-    """The traces of a body, one at a time, so that the whole of it is never in memory twice.
+    """The traces of a body, one or a part of one at a time: the whole of it is never in memory as objects.
 
     Args:
         version: `"v0.3"`, `"v0.4"` or `"v0.5"`.
@@ -85,7 +85,7 @@ def decode(version: str, body: bytes, *, is_json: bool = False) -> Iterator[Deco
     """
     try:
         if is_json:
-            yield from (_from_maps(trace) for trace in json.loads(body))
+            yield from (_from_maps(trace) for trace in load_json(body))
             return
         table = None
         traces: bytes | memoryview = body
@@ -96,7 +96,19 @@ def decode(version: str, body: bytes, *, is_json: bool = False) -> Iterator[Deco
     except _REFUSED as error:
         raise BadPayloadError(str(error)) from None
     for raw in raw_traces:
-        yield _decode_trace(bytes(raw), table)
+        yield from _decode_trace(bytes(raw), table)
+
+
+def load_json(body: bytes) -> Any:
+    """What a body of JSON says.
+
+    Raises:
+        BadPayloadError: it is larger than any tracer's.
+        ValueError, RecursionError: it is none.
+    """
+    if len(body) > MAX_JSON:
+        raise BadPayloadError(f"{len(body)} bytes of JSON, the limit is {MAX_JSON}")
+    return json.loads(body)
 
 
 def _items(data: bytes | memoryview, limit: int, what: str) -> list[msgspec.Raw]:
@@ -116,21 +128,35 @@ def _table(raw: bytes) -> list[str]:
         return [str(lenient.unpack(item)) for item in _raw_list.decode(raw)]
 
 
-def _decode_trace(raw: bytes, table: list[str] | None) -> Decoded:
+def _decode_trace(raw: bytes, table: list[str] | None) -> Iterator[Decoded]:
     try:
-        if lenient.array_length(raw) > MAX_SPANS:
-            return Decoded(bad_spans=lenient.array_length(raw))
+        length = lenient.array_length(raw)
+        if length > MAX_SPANS:
+            yield Decoded(bad_spans=length)
+            return
+        items = _raw_list.decode(raw) if length > _SLICE else []
+    except _REFUSED:
+        yield Decoded(bad_spans=1)
+        return
+    if not items:
+        yield _decode_slice(raw, table)
+    for first in range(0, len(items), _SLICE):
+        yield _decode_slice(msgspec.msgpack.encode(items[first : first + _SLICE]), table)
+
+
+def _decode_slice(raw: bytes, table: list[str] | None) -> Decoded:
+    try:
         if table is None:
-            return _gather(_trace.decode(raw), from_wire)
-        return _gather(_indexed_trace.decode(raw), lambda span: from_indexes(span, table))
+            return gather(_trace.decode(raw), from_wire)
+        return gather(_indexed_trace.decode(raw), lambda span: from_indexes(span, table))
     except _REFUSED:
         return _decode_spans(raw, table)
 
 
 def _decode_spans(raw: bytes, table: list[str] | None) -> Decoded:
-    """The second and third step, for a trace that was refused as a whole."""
+    """The second and third step, for spans that were refused together."""
     try:
-        items = _items(raw, MAX_SPANS, "spans")
+        items = _raw_list.decode(raw)
     except _REFUSED:
         return Decoded(bad_spans=1)
 
@@ -140,14 +166,14 @@ def _decode_spans(raw: bytes, table: list[str] | None) -> Decoded:
         value = lenient.unpack(item)
         return from_map(value if table is None else named(value, table))
 
-    return _gather(items, convert)
+    return gather(items, convert)
 
 
 def _from_maps(trace: Any) -> Decoded:
-    return _gather(trace, from_map) if isinstance(trace, list) else Decoded(bad_spans=1)
+    return gather(trace, from_map) if isinstance(trace, list) else Decoded(bad_spans=1)
 
 
-def _gather(items: Iterable[Any], convert: Callable[[Any], Span]) -> Decoded:
+def gather(items: Iterable[Any], convert: Callable[[Any], Span]) -> Decoded:
     """Spans by trace: a chunk has one trace id, but nothing in the protocol enforces it."""
     chunks: dict[int, Chunk] = {}
     bad = 0
@@ -163,5 +189,4 @@ def _gather(items: Iterable[Any], convert: Callable[[Any], Span]) -> Decoded:
         if chunk.high is None:
             chunk.high = upper_half(span.meta.get(TRACE_ID_UPPER))
         chunk.spans.append(span)
-        chunk.size += size_of(span)
     return Decoded(list(chunks.values()), bad)

@@ -6,13 +6,15 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import FrameType
 
-from asynctrace.agent.client import AgentError
-from asynctrace.agent.embedded import start_in_thread
-from asynctrace.agent.store import TraceStore
+from asynctrace.agent.client import AgentError, address_of, find_viewer
+from asynctrace.agent.spans import Trace
+from asynctrace.agent.store import TROUBLE, TraceStore
 from asynctrace.agent.terminal import draw_trace
 from asynctrace.agent.text import glyphs_for, plural, wants_color
+from asynctrace.agent.threaded import start_in_thread
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # what a shell answers
 _SIGNAL_BASE = 128
@@ -27,17 +29,21 @@ def agent_environment(url: str, environ: Mapping[str, str] = os.environ) -> dict
         subprocess.run([...], env=agent_environment(agent.url))
 
     Spans leave the program every 0.1 s instead of every second, and telemetry not at all, unless `environ`
-    says otherwise.
+    says otherwise. OpenTelemetry's programs are told the same address.
     """
     env = {name: value for name, value in environ.items() if name not in _OVERRIDES}
     env.setdefault("DD_TRACE_WRITER_INTERVAL_SECONDS", "0.1")
     env.setdefault("DD_INSTRUMENTATION_TELEMETRY_ENABLED", "false")
-    env["DD_TRACE_AGENT_URL"] = url
+    env["DD_TRACE_AGENT_URL"] = env["OTEL_EXPORTER_OTLP_ENDPOINT"] = url
+    env["OTEL_EXPORTER_OTLP_PROTOCOL"] = "http/protobuf"
+    env.setdefault("OTEL_BSP_SCHEDULE_DELAY", "100")
     return env
 
 
 def run(command: Sequence[str], *, max_traces: int, width: int | None, color: str, max_rows: int) -> int:
     """Runs a command, prints its traces on stdout, and returns its exit code (128 + n for signal n).
+
+    A viewer that runs beside is sent the traces as they come.
 
     Args:
         command: the program and its arguments; it has the terminal to itself while it runs.
@@ -49,8 +55,9 @@ def run(command: Sequence[str], *, max_traces: int, width: int | None, color: st
     Raises:
         AgentError: no agent could be started.
     """
+    viewer = find_viewer(os.environ)
     try:
-        agent = start_in_thread()
+        agent = start_in_thread(forward=viewer)
     except OSError as error:
         raise AgentError(f"cannot listen on 127.0.0.1: {error.strerror or error}") from None
     with agent:
@@ -62,7 +69,7 @@ def run(command: Sequence[str], *, max_traces: int, width: int | None, color: st
             return NOT_FOUND if missing else NOT_EXECUTABLE
         if not agent.drain():
             print("asynctrace: some traces were not decoded in time", file=sys.stderr)
-    _print_traces(agent.store, max_traces, width, color, max_rows)
+    _print_traces(agent.store, Drawing(width, color, max_rows), max_traces, viewer)
     return code
 
 
@@ -108,7 +115,21 @@ def _in_foreground() -> bool:
         os.close(terminal)
 
 
-def _print_traces(store: TraceStore, max_traces: int, width: int | None, color: str, max_rows: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """How a trace is to be drawn; the words are those of the command line's options."""
+
+    width: int | None
+    color: str
+    max_rows: int
+
+    def draw(self, trace: Trace) -> str:
+        """The trace as text for stdout."""
+        glyphs, colored = glyphs_for(sys.stdout.encoding), wants_color(sys.stdout, self.color)
+        return draw_trace(trace, width=self.width, color=colored, glyphs=glyphs, max_rows=self.max_rows)
+
+
+def _print_traces(store: TraceStore, drawing: Drawing, max_traces: int, viewer: str | None) -> None:
     newest = sorted(store.traces(max_traces), key=lambda trace: trace.start)
     left_out = len(store) - len(newest)
     if not newest and not left_out:
@@ -117,12 +138,12 @@ def _print_traces(store: TraceStore, max_traces: int, width: int | None, color: 
             "DD_TRACE_ENABLED not false?",
             file=sys.stderr,
         )
-    glyphs, colored = glyphs_for(sys.stdout.encoding), wants_color(sys.stdout, color)
     for trace in newest:
-        print("\n" + draw_trace(trace, width=width, color=colored, glyphs=glyphs, max_rows=max_rows))
+        print(f"\n{address_of(viewer, trace.id)}" if viewer else "")
+        print(drawing.draw(trace))
     counted = store.counters.snapshot()
     if left_out:
         print(f"asynctrace: {plural(left_out, 'older trace')} not shown, see --max", file=sys.stderr)
-    for name in ("bad_payloads", "bad_spans", "dropped_payloads", "dropped_spans", "evicted_traces"):
+    for name in TROUBLE:
         if counted[name]:
             print(f"asynctrace: {counted[name]} {name.replace('_', ' ')}", file=sys.stderr)

@@ -5,7 +5,7 @@ JSON, where readers that know only floats would round a 64-bit number: trace ids
 in decimal, as Datadog writes them in logs.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -36,7 +36,8 @@ class Link:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Link":
         """A link from what `to_json` wrote."""
-        return cls(int(data["trace_id"], 16), int(data["span_id"]), dict(data.get("attributes") or {}))
+        attributes = {str(key): str(value) for key, value in (data.get("attributes") or {}).items()}
+        return cls(int(data["trace_id"], 16) & LOW_128, int(data["span_id"]) & LOW_64, attributes)
 
 
 @dataclass(slots=True)
@@ -100,6 +101,32 @@ class Span:
         )
 
 
+@dataclass(slots=True)
+class Summary:
+    """A trace in one line of a list. `start` and `duration` are those of all its spans together."""
+
+    trace_id: int
+    name: str
+    service: str
+    resource: str
+    services: list[str]
+    span_count: int
+    dropped_spans: int
+    start: int
+    duration: int
+    errors: int
+    sampled_out: bool
+
+    @property
+    def id(self) -> str:
+        """The 128-bit trace id as 32 hex digits."""
+        return f"{self.trace_id:032x}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The line as the read API writes it."""
+        return {**asdict(self), "trace_id": self.id}
+
+
 @dataclass
 class Trace:
     """The spans of one trace that have arrived so far; a snapshot that does not change any more.
@@ -157,26 +184,19 @@ class Trace:
         """Whether a sampling rule of the user decided against it: Datadog would not keep this trace."""
         return any(span.metrics.get(SAMPLING_PRIORITY) == USER_REJECT for span in self.spans)
 
-    def summary(self) -> dict[str, Any]:
-        """The trace in one row, as the list of the read API has it."""
+    def summary(self) -> Summary:
+        """The trace in one line."""
         root = self.root
-        return {
-            "trace_id": self.id,
-            "name": root.name if root else "",
-            "service": root.service if root else "",
-            "resource": root.resource if root else "",
-            "services": self.services,
-            "span_count": len(self.spans),
-            "dropped_spans": self.dropped,
-            "start": self.start,
-            "duration": self.duration,
-            "errors": self.errors,
-            "sampled_out": self.sampled_out,
-        }
+        return Summary(
+            trace_id=self.trace_id, name=root.name if root else "", service=root.service if root else "",
+            resource=root.resource if root else "", services=self.services, span_count=len(self.spans),
+            dropped_spans=self.dropped, start=self.start, duration=self.duration, errors=self.errors,
+            sampled_out=self.sampled_out,
+        )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """The whole trace as the read API writes it: the summary and `spans`."""
-        return {**self.summary(), "spans": [span.to_json() for span in self.spans]}
+        return {**self.summary().to_json(), "spans": [span.to_json() for span in self.spans]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Trace":

@@ -100,14 +100,16 @@ class _Drawing:
     # Around the rows
 
     def header(self) -> str:
-        """What it was, how long it took, when."""
+        """What it was, how long it took, of how many spans, when."""
         trace = self.trace
         root = trace.root
-        facts = [duration(trace.duration, self.glyphs.micro)]
+        facts = [duration(trace.duration, self.glyphs.micro), plural(len(trace.spans), "span")]
         if trace.start:
             when = datetime.fromtimestamp(trace.start // NS_PER_S).astimezone()
             facts.append(f"{when:%Y-%m-%d %H:%M:%S}.{trace.start // NS_PER_MS % 1000:03}")
         errors = plural(trace.errors, "error") if trace.errors else ""
+        while len(facts) > 1 and len("  ".join(facts)) > self.width * 3 // 4:
+            facts.pop()
         tail = "  " + "  ".join(facts)
         room = self.width - len(tail) - (len(errors) + 2 if errors else 0)
         title = cut(clean(_title(root)) if root else "no spans", room, self.glyphs.ellipsis)

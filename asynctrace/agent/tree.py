@@ -75,30 +75,30 @@ def build(spans: list[Span]) -> list[Node]:
             roots.append(node)
         else:
             parent.children.append(node)
-    reached = {node.span.span_id for root in roots for node in _walk(root)}
-    for node in nodes.values():  # parents in a circle: cut it where it starts first
-        if node.span.span_id not in reached:
-            nodes[node.span.parent_id].children.remove(node)
-            node.orphan = True
-            roots.append(node)
-            reached.update(below.span.span_id for below in _walk(node))
+    order = [node for root in roots for node in _walk(root)]
+    if len(order) < len(nodes):  # parents in a circle: cut it where it starts first
+        reached = {node.span.span_id for node in order}
+        for node in nodes.values():
+            if node.span.span_id not in reached:
+                nodes[node.span.parent_id].children.remove(node)
+                node.orphan = True
+                roots.append(node)
+                below = list(_walk(node))
+                order += below
+                reached.update(one.span.span_id for one in below)
+    for node in reversed(order):
+        node.size = 1 + sum(child.size for child in node.children)
     roots.sort(key=lambda node: node.span.start)
-    for root in roots:
-        for node in reversed(list(_walk(root))):
-            node.size = 1 + sum(child.size for child in node.children)
     return roots
 
 
 def _walk(root: Node) -> Iterator[Node]:
-    """A node and all below it, parents before children; ends also when parents are in a circle."""
-    stack, seen = [root], {id(root)}
+    """A node and all below it, parents before children."""
+    stack = [root]
     while stack:
         node = stack.pop()
         yield node
-        for child in node.children:
-            if id(child) not in seen:
-                seen.add(id(child))
-                stack.append(child)
+        stack += node.children
 
 
 def rows(spans: list[Span], glyphs: Glyphs, max_rows: int = 0) -> tuple[list[Row], int]:

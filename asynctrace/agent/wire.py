@@ -7,8 +7,7 @@ of them.
 import json
 import math
 from collections.abc import Callable, Iterator
-from sys import getsizeof
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -46,21 +45,24 @@ class WireSpan(msgspec.Struct):
     span_events: list[Any] | None = None
 
 
-class IndexedSpan(msgspec.Struct, array_like=True):
-    """A span of v0.5; the integers that stand for strings are indexes into the table."""
+Index = Annotated[int, msgspec.Meta(ge=0)]  # into the table; Python would count a negative one from its end
 
-    service: int
-    name: int
-    resource: int
+
+class IndexedSpan(msgspec.Struct, array_like=True):
+    """A span of v0.5; an `Index` stands for a string."""
+
+    service: Index
+    name: Index
+    resource: Index
     trace_id: int
     span_id: int
     parent_id: int
     start: int
     duration: int
     error: int
-    meta: dict[int, int]
-    metrics: dict[int, float]
-    type: int
+    meta: dict[Index, Index]
+    metrics: dict[Index, float]
+    type: Index
 
 
 def from_wire(wire: WireSpan) -> Span:
@@ -73,7 +75,7 @@ def from_wire(wire: WireSpan) -> Span:
     ]  # fmt: skip
     if wire.span_events:
         meta["events"] = json.dumps(wire.span_events, default=str)
-    return _checked(
+    return checked(
         Span(
             wire.trace_id, wire.span_id, wire.parent_id, wire.name, wire.service, wire.resource,
             wire.type or "", wire.start, wire.duration, wire.error, meta, wire.metrics or {}, tuple(links),
@@ -83,13 +85,12 @@ def from_wire(wire: WireSpan) -> Span:
 
 def from_indexes(wire: IndexedSpan, table: list[str]) -> Span:
     """Raises IndexError for an index that is not in the table."""
-    text = _lookup(table)
-    return _checked(
+    return checked(
         Span(
-            wire.trace_id, wire.span_id, wire.parent_id, text(wire.name), text(wire.service),
-            text(wire.resource), text(wire.type), wire.start, wire.duration, wire.error,
-            {text(key): text(value) for key, value in wire.meta.items()},
-            {text(key): value for key, value in wire.metrics.items()},
+            wire.trace_id, wire.span_id, wire.parent_id, table[wire.name], table[wire.service],
+            table[wire.resource], table[wire.type], wire.start, wire.duration, wire.error,
+            {table[key]: table[value] for key, value in wire.meta.items()},
+            {table[key]: value for key, value in wire.metrics.items()},
         )
     )  # fmt: skip
 
@@ -126,7 +127,7 @@ def from_map(data: dict[str, Any]) -> Span:
     }
     numbers = {key: int(data.get(key) or 0) for key in ("parent_id", "start", "duration", "error")}
     texts = {key: _text(data.get(key) or "") for key in ("name", "service", "resource", "type")}
-    return _checked(
+    return checked(
         Span(int(data["trace_id"]), int(data["span_id"]), meta=meta, metrics=metrics, **texts, **numbers)  # type: ignore[arg-type]
     )
 
@@ -135,7 +136,7 @@ def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def _checked(span: Span) -> Span:
+def checked(span: Span) -> Span:
     """The span with every number in its range. Signed ids (Java's) become unsigned, times are clamped.
 
     Raises:
@@ -186,11 +187,3 @@ def upper_half(text: str | None) -> int | None:
         return int(text, 16) & LOW_64 if text else None
     except ValueError:
         return None
-
-
-def size_of(span: Span) -> int:
-    """About how much memory a span takes, in bytes: its objects, dictionaries and texts."""
-    size = 500 + len(span.name) + len(span.service) + len(span.resource)
-    for key, value in span.meta.items():
-        size += 60 + len(key) + getsizeof(value)
-    return size + 90 * len(span.metrics) + 400 * len(span.links)

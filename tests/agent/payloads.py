@@ -7,7 +7,6 @@ import msgspec
 
 from asynctrace.agent.protocol import Chunk, decode
 from asynctrace.agent.spans import Span
-from asynctrace.agent.wire import size_of
 
 LOW, HIGH = 0x0CA1614BB9CEFFE2, 0x6B040C3300000000
 TRACE_ID = HIGH << 64 | LOW
@@ -29,7 +28,7 @@ def span(span_id: int, parent_id: int = 0, *, at: float = 0, ms: float = 1, **fi
 
 def chunk(*spans: Span, low: int = LOW, high: int | None = HIGH) -> Chunk:
     """What the decoder would make of a chunk with these spans."""
-    return Chunk(low, high, list(spans), sum(map(size_of, spans)))
+    return Chunk(low, high, list(spans))
 
 
 def wire(

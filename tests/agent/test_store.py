@@ -6,7 +6,6 @@ import pytest
 
 from asynctrace.agent.intake import Intake, Payload
 from asynctrace.agent.store import TraceNotFoundError, TraceStore
-from asynctrace.agent.wire import size_of
 from tests.agent.payloads import HIGH, LOW, TRACE_ID, chunk, span, v04, wire
 
 
@@ -53,19 +52,25 @@ def test_duplicates_are_counted_not_kept() -> None:
     store.add([chunk(span(1), span(1), span(2))])
     store.add([chunk(span(1), span(2), span(3))])
     assert only(store) == [1, 2, 3]
-    assert store.estimated_bytes == 3 * size_of(span(1))
     assert store.counters.snapshot()["duplicate_spans"] == 3
+
+
+def stored_size() -> int:
+    """What a trace of one span takes."""
+    store = TraceStore()
+    store.add([chunk(span(1))])
+    return store.stored_bytes
 
 
 def test_the_oldest_traces_make_room() -> None:
     """The store stays within its bytes: who changed longest ago goes first, and is counted."""
-    store = TraceStore(max_bytes=10 * size_of(span(1)))
+    store = TraceStore(max_bytes=10 * stored_size())
     for low in range(1, 9):
         store.add([chunk(span(1), low=low)])
     store.add([chunk(span(2), low=1)])  # the first is now the newest
     for low in range(9, 14):
         store.add([chunk(span(1), low=low)])
-    assert store.estimated_bytes <= store.max_bytes
+    assert store.stored_bytes <= store.max_bytes
     kept = {trace.trace_id & 0xFF for trace in store.traces()}
     assert {1, 13} <= kept
     assert 2 not in kept
@@ -74,22 +79,23 @@ def test_the_oldest_traces_make_room() -> None:
     assert counted["spans"] - counted["evicted_spans"] == sum(len(trace.spans) for trace in store.traces())
 
 
-def test_a_trace_that_fills_the_memory_keeps_what_fits() -> None:
+def test_a_trace_that_fills_the_store_keeps_what_fits() -> None:
     """One trace larger than the bound is cut, and says so."""
-    store = TraceStore(max_bytes=10 * size_of(span(1)))
-    store.add([chunk(*(span(number) for number in range(1, 16)))])
-    store.add([chunk(span(99))])
+    store = TraceStore(max_bytes=10 * stored_size())
+    for number in range(1, 16):
+        store.add([chunk(span(number))])
     (trace,) = store.traces()
-    assert (len(trace.spans), trace.dropped) == (10, 6)
-    assert store.counters.snapshot()["dropped_spans"] == 6
-    assert store.estimated_bytes <= store.max_bytes
+    assert (len(trace.spans), trace.dropped) == (10, 5)
+    assert store.counters.snapshot()["dropped_spans"] == 5
+    assert store.stored_bytes <= store.max_bytes
 
 
-def test_a_span_larger_than_the_memory_leaves_no_trace() -> None:
+def test_a_span_larger_than_the_store_leaves_no_trace() -> None:
     """A trace of which nothing fits is not there."""
     store = TraceStore(max_bytes=10)
     store.add([chunk(span(1))])
-    assert (len(store), store.estimated_bytes, store.last()) == (0, 0, None)
+    assert (len(store), store.stored_bytes, store.last()) == (0, 0, None)
+    assert store.counters.snapshot()["dropped_spans"] == 1
 
 
 def test_find_by_whole_beginning_end_and_decimal() -> None:

@@ -58,7 +58,7 @@ def test_a_drawing_in_full() -> None:
         ),
         width=70,
     )
-    assert re.fullmatch(r"GET /cart  40.0 ms  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d.000  1 error", lines[0])
+    assert re.fullmatch(r"GET /cart  40.0 ms  3 spans  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d.000  1 error", lines[0])
     assert lines[1:] == [
         "■ pricing 1   ■ shop 2",
         "                                │0 ms          │20 ms",

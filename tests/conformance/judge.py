@@ -8,33 +8,25 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tests.environments import python_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-HOME = ROOT / ".venv-test-agent"
 CHECKS = "meta_tracer_version_header,trace_content_length,trace_count_header,meta_events_is_valid_json"
 """Those of its trace checks that are for every tracer; the others are for one naming schema."""
 
 
 def executable() -> Path:
     """`ddapm-test-agent`, installed when it is not."""
-    program = HOME / "bin" / "ddapm-test-agent"
-    if not program.exists():
-        made = subprocess.run([sys.executable, "-m", "venv", HOME], check=False, capture_output=True)
-        if made.returncode:  # no ensurepip: the pip that runs us installs from outside
-            subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", HOME], check=True)
-        pip = [sys.executable, "-m", "pip", "--python", str(HOME / "bin" / "python")]
-        subprocess.run([*pip, "install", "--quiet", "ddapm-test-agent>=1.60"], check=True)
-    return program
+    return python_environment("test-agent", "ddapm-test-agent>=1.60") / "ddapm-test-agent"
 
 
 class Judge:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 from typing import Any, cast
@@ -14,6 +15,7 @@ from asynctrace import SpanContext, span
 from asynctrace._core import tracer as doors
 from asynctrace._core.delivery import head, tail
 from asynctrace._core.tracer import (
+    holds,
     integration,
     is_for_one_span,
     is_remote,
@@ -71,7 +73,9 @@ def test_the_traces_it_holds_are_told() -> None:
         assert [one.span_id for one in take_finished(root.trace_id)] == [child.span_id]
         assert take_finished(root.trace_id) == []
         assert partial_flush()
+        assert holds(root.trace_id)
     assert take_finished(root.trace_id) == []
+    assert not holds(root.trace_id)
 
 
 def test_the_writer_says_whether_it_runs() -> None:
@@ -168,9 +172,48 @@ def test_without_any_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not may_decide_early(root)
         sample(root)
         start_writer()
+        doors.process([root])
+        doors.decide_by_rules(root)
+        assert doors.partial_flush_most() == 300
+        assert doors.has_single_span_rules()
         monkeypatch.undo()
     assert local_root(cast("Any", Nothing())) is not None
     assert not is_remote(cast("Any", Nothing()))
+
+
+def test_without_the_modules_that_are_not_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local root has its process's number, then, and nobody is taken to watch spans."""
+
+    def moved(name: str) -> Any:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(importlib, "import_module", moved)
+    assert doors.process_tags() == {"process_id": os.getpid()}
+    processors, listens = doors._watching()
+    assert (list(processors()), listens("trace.span_start")) == ([], False)
+    monkeypatch.setattr(doors, "_span_processors", moved)
+    assert not doors.watchers()
+
+
+class Plain:
+    """A span of a later ddtrace: its tags go one by one, and what its local root is can't be told."""
+
+    __slots__ = ("tags",)
+
+    def __init__(self) -> None:
+        self.tags: dict[str, Any] = {}
+
+    def set_tag(self, key: str, value: Any) -> None:
+        self.tags[key] = value
+
+
+def test_a_span_without_its_private_sides() -> None:
+    """It gets its tags by the public way, and keeps the local root that it has."""
+    plain = Plain()
+    doors.set_tags(cast("Any", plain), {"a": "1", "b": 2})
+    assert plain.tags == {"a": "1", "b": 2}
+    with tracer.trace("root") as root:
+        doors.adopt(cast("Any", plain), root)
 
 
 def test_filters_without_their_door() -> None:

@@ -50,7 +50,7 @@ CARRIERS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
 
 
 @pytest.mark.parametrize("carrier", CARRIERS)
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(
     lower=st.integers(1, 2**64 - 1),
     upper=st.just(0) | st.integers(1, 2**64 - 1),

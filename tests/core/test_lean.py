@@ -11,6 +11,7 @@ import json
 import re
 import threading
 import weakref
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +30,16 @@ from asynctrace import (
     start_span,
     trace_id,
 )
-from asynctrace._core import lean
-from asynctrace._core.early import watch
+from asynctrace._core import lean, segment
+from asynctrace._core.early import _cargo, watch
 from asynctrace._core.segment import buffers, late
 from asynctrace.queues import TracedQueue
 from tests.core.process import run
 from tests.sink import Sink
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from asynctrace.testing import Recorder
 
 
@@ -289,10 +292,11 @@ def on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def flushed(sink: Sink) -> Any:
-    """Names of what has arrived, once everything was sent."""
+    """Names of what has arrived, once everything was sent; what the writer had in hand, may take a moment."""
 
-    def names() -> list[str]:
+    def names(count: int) -> list[str]:
         asyncio.run(shutdown())
+        sink.wait_until(lambda: len(sink.spans()) >= count, timeout=5)
         return sorted(one["name"] for one in sink.spans())
 
     return names
@@ -348,9 +352,9 @@ def test_many_below_a_root_that_stays_open(flushed: Any) -> None:
                 pass
         waiting = buffers[root.trace_id]
         assert len(waiting.done) < 300
-        assert flushed() == ["child"] * 1000
+        assert flushed(1000) == ["child"] * 1000
         assert not waiting.done
-    assert flushed() == ["child"] * 1000 + ["root"]
+    assert flushed(1001) == ["child"] * 1000 + ["root"]
 
 
 def test_ended_after_the_root(traces: Recorder) -> None:
@@ -364,6 +368,76 @@ def test_ended_after_the_root(traces: Recorder) -> None:
     assert traces.tree() == "root\n  child\n    grandchild"
 
 
+def test_below_the_early_span_of_a_late_record(traces: Recorder) -> None:
+    """Somebody makes it active elsewhere: ddtrace hands its trace over no more, and nothing waits for that."""
+    with span("root"):
+        context = contextvars.copy_context()
+    late_one = context.run(start_span, "late")
+    known = context.run(tracer.current_span)
+
+    def elsewhere() -> None:
+        tracer.context_provider.activate(known)
+        with span("below"):
+            pass
+
+    contextvars.Context().run(elsewhere)
+    late_one.finish()
+    assert traces.tree() == "root\n  late\n    below"
+    assert late_one.trace_id not in buffers
+
+
+def test_below_a_span_that_began_while_the_tracer_was_off(traces: Recorder) -> None:
+    """ddtrace knows nothing of that one; what is opened below it afterwards is delivered."""
+    tracer.enabled = False
+    try:
+        theirs = tracer.trace("theirs")
+    finally:
+        tracer.enabled = True
+    with span("child"), span("grandchild"):
+        pass
+    theirs.finish()
+    assert traces.names() == {"child", "grandchild"}
+    assert theirs.trace_id not in buffers
+
+
+def test_the_root_ends_as_the_first_record_begins(traces: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another thread: its trace leaves before there is a buffer for it to take along."""
+    root = start_span("root")
+
+    def meanwhile() -> int:
+        root.finish()
+        return 300
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segment, "partial_flush_most", meanwhile)
+        child = contextvars.copy_context().run(start_span, "child")
+    child.finish()
+    assert traces.names() == {"root", "child"}
+    assert root.trace_id not in buffers
+
+
+def test_threads_open_the_first_records_of_a_trace(traces: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the same time: they wait in one buffer."""
+    both = threading.Barrier(2)
+
+    def at_once() -> int:
+        both.wait()
+        return 300
+
+    def work() -> None:
+        with span("child"):
+            pass
+
+    monkeypatch.setattr(segment, "partial_flush_most", at_once)
+    with span("root"):
+        threads = [threading.Thread(target=contextvars.copy_context().run, args=(work,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert traces.tree() == "root\n  child\n  child"
+
+
 def test_late_spans_leave_together(flushed: Any) -> None:
     """What ends after its trace has left is sent within 50 ms, with what else ended then; at once at the end."""
     with span("root") as root:
@@ -371,7 +445,28 @@ def test_late_spans_leave_together(flushed: Any) -> None:
     for _ in range(5):
         context.run(lambda: span("late").__enter__().finish())
     assert [len(one.done) for key, one in late.items() if key == root.trace_id] in ([5], [])
-    assert flushed() == ["late"] * 5 + ["root"]
+    assert flushed(6) == ["late"] * 5 + ["root"]
+
+
+def test_late_spans_of_two_local_roots_leave_by_hundreds(flushed: Any) -> None:
+    """They wait together, and leave when they are many, though the thread that sends them is slow."""
+    with span("root"):
+        context, here = contextvars.copy_context(), SpanContext.current()
+        with span("first"):
+            pass
+    watch.wake()
+    most = 0
+    assert watch.hold()
+    try:
+        with attached(here), span("second"):
+            pass
+        for _ in range(1000):
+            context.run(lambda: span("late").__enter__().finish())
+            most = max(most, *(len(one.done) for one in late.values()))
+    finally:
+        watch.release()
+    assert most < 300
+    assert flushed(1003) == ["first", *["late"] * 1000, "root", "second"]
 
 
 class Theirs(TraceFilter):
@@ -401,7 +496,7 @@ def test_a_filter_of_the_users(answer: Any, arrive: list[str], flushed: Any, cap
         with span("b"):
             pass
         a.finish()
-        assert flushed() == arrive
+        assert flushed(len(arrive)) == arrive
     finally:
         tracer.configure(trace_processors=[])
         caplog.clear()
@@ -424,7 +519,39 @@ def test_switched_off_while_it_runs(flushed: Any) -> None:
         )  # it would be said at the end that this was not sent
     with span("again"), span("child"):
         pass
-    assert flushed() == ["again", "child"]
+    assert flushed(2) == ["again", "child"]
+
+
+def test_switched_off_for_a_while(traces: Recorder) -> None:
+    """What ends in between is lost; what is opened afterwards in a trace that was open all the time is not."""
+    try:
+        with span("root") as root:
+            with span("before"):
+                pass
+            tracer.enabled = False
+            watch.tidy()
+            tracer.enabled = True
+            with span("after"):
+                pass
+    finally:
+        tracer.enabled = True
+    assert traces.tree() == "root\n  after"
+    assert root.trace_id not in buffers
+
+
+def test_many_end_while_it_is_switched_off() -> None:
+    """Nobody hands them over, and nothing is kept of them."""
+    with span("root"):
+        many = [span("child").open(activate=False) for _ in range(300)]
+        ended = [weakref.ref(one) for one in many]
+        try:
+            tracer.enabled = False
+            while many:
+                many.pop().finish()
+        finally:
+            tracer.enabled = True
+        assert not _cargo
+        assert not any(one() for one in ended)
 
 
 def test_another_provider_is_assigned(traces: Recorder) -> None:
@@ -467,6 +594,28 @@ def test_a_span_opened_twice(traces: Recorder) -> None:
     assert len({each.span_id for each in traces.spans}) == 4
 
 
+def test_a_span_opened_twice_is_below_two_parents(traces: Recorder) -> None:
+    """Its service is each time that of its parent, where none was chosen."""
+    one = span("child")
+    for service in ("a", "b"):
+        with span("root", service=service), one:
+            pass
+    assert [each.service for each in traces.spans] == ["a", "a", "b", "b"]
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_a_span_opened_while_it_is_open(traces: Recorder, below: object) -> None:
+    """It is open already: nothing changes."""
+    with span("root") if below else nullcontext():
+        one = start_span("one")
+        assert one.open() is one
+        one.finish()
+        assert current_span() is not one
+    with span("next"):
+        pass
+    assert traces.tree() == ("root\n  one" if below else "one") + "\nnext"
+
+
 def test_ended_by_way_of_ddtrace(traces: Recorder) -> None:
     """Somebody ends the active span with ddtrace's own means."""
     with span("root"):
@@ -479,6 +628,33 @@ def test_ended_by_way_of_ddtrace(traces: Recorder) -> None:
             pass
         child.finish()
     assert traces.tree() == "root\n  child\n  next"
+
+
+def test_a_service_that_is_set_when_children_have_ended() -> None:
+    """They were of the old one, and no entry to the new one: nothing counts them as requests."""
+    sink = Sink().start()
+    for lean_setting in ("0", "1"):
+        run(
+            """
+            from asynctrace import span
+            with span("root") as root:
+                with span("before"):
+                    pass
+                root.set_tag("service.name", "tenant")
+                with span("after"):
+                    pass
+            """,
+            ASYNCTRACE_LEAN=lean_setting,
+            DD_TRACE_AGENT_URL=sink.url,
+            DD_SERVICE="shop",
+            DD_VERSION="1",
+        )
+    said = [
+        (one["name"], one["service"], one["metrics"].get("_dd.top_level"), one["meta"].get("version"))
+        for one in sink.wait_for(6)
+    ]
+    for expected in (("before", "shop", None, "1"), ("after", "tenant", None, "1")):
+        assert said.count(expected) == 2, said
 
 
 # -- sampling
@@ -586,8 +762,9 @@ def test_a_product_that_is_switched_on_later(monkeypatch: pytest.MonkeyPatch) ->
         product.unregister()
 
 
-def test_the_profiler_is_told_which_trace_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever listens for what runs hears of the right trace, also where requests take turns."""
+@pytest.fixture
+def heard() -> Iterator[list[Any]]:
+    """What ddtrace's profiler is told that runs."""
     core: Any = importlib.import_module("ddtrace.internal.core")
     heard: list[Any] = []
 
@@ -595,21 +772,43 @@ def test_the_profiler_is_told_which_trace_runs(monkeypatch: pytest.MonkeyPatch) 
         heard.append(one)
 
     core.on("ddtrace.context_provider.activate", listen)
-    try:
+    yield heard
+    core.reset_listeners("ddtrace.context_provider.activate", listen)
 
-        async def request(turns: int) -> None:
-            with span("request") as own:
-                for _ in range(turns):
-                    await asyncio.sleep(0)
-                    with span("work"):
-                        assert heard[-1].trace_id == own.trace_id
 
-        async def main() -> None:
-            await asyncio.gather(*(request(5) for _ in range(4)))
+def test_the_profiler_is_told_which_trace_runs(heard: list[Any]) -> None:
+    """Whoever listens for what runs hears of the right trace, also where requests take turns."""
 
-        asyncio.run(main())
-    finally:
-        core.reset_listeners("ddtrace.context_provider.activate", listen)
+    async def request(turns: int) -> None:
+        with span("request") as own:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+                with span("work"):
+                    assert heard[-1].trace_id == own.trace_id
+
+    async def main() -> None:
+        await asyncio.gather(*(request(5) for _ in range(4)))
+
+    asyncio.run(main())
+
+
+def test_the_profiler_is_told_which_span_runs(heard: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are no records, it hears of each span's begin and end."""
+    monkeypatch.setattr(lean, "_wanted", False)
+    with span("root") as root:
+        with span("child") as child:
+            assert heard[-1].span_id == child.span_id
+        assert heard[-1].span_id == root.span_id
+
+
+def test_the_profiler_is_told_that_work_on_another_trace_is_over(heard: list[Any]) -> None:
+    """After a block of `attached()`, what ran before runs again."""
+    with span("elsewhere") as elsewhere:
+        there = SpanContext.current()
+    with span("root") as root:
+        with attached(there), span("child"):
+            assert heard[-1].trace_id == elsewhere.trace_id
+        assert heard[-1].span_id == root.span_id
 
 
 async def test_an_item_of_a_queue(traces: Recorder) -> None:

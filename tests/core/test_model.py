@@ -300,6 +300,7 @@ def these(examples: int) -> settings:
     )
 
 
+@pytest.mark.timeout(60)
 @these(300)
 @given(program=programs())
 def test_random_programs(program: Program, loop: asyncio.AbstractEventLoop) -> None:

@@ -141,6 +141,40 @@ def test_a_block_that_both_processes_leave(sink: Sink) -> None:
     assert all(one["duration"] > 0 for one in sink.spans())
 
 
+def test_contexts_that_were_copied_before_a_fork(sink: Sink) -> None:
+    """What is opened in one afterwards is delivered by whoever opened it, open or ended as its parent may be."""
+    program = """
+    import contextvars
+    def later():
+        with span("later"), span("inside"):
+            pass
+    with span("root"):
+        with span("child"):
+            still_open = contextvars.copy_context()
+        over = contextvars.copy_context()
+    over.run(later)  # it waits, and is sent once
+    def work():
+        with span("second"):
+            with span("child"):
+                opened = contextvars.copy_context()
+                if not (pid := os.fork()):
+                    opened.run(later)
+                    over.run(later)
+                    still_open.run(later)
+                    tracer.shutdown()
+                    os._exit(0)
+                os.waitpid(pid, 0)
+    contextvars.Context().run(work)
+    """
+    assert traced(sink, program, 12) == sorted(
+        [
+            *("root", "root/child", "root/later", "root/later/inside"),
+            *("root/later", "root/later/inside", "root/child/later", "root/child/later/inside"),
+            *("second", "second/child", "second/child/later", "second/child/later/inside"),
+        ]
+    )
+
+
 def test_forked_in_a_loop(sink: Sink) -> None:
     """The tasks of the child's own loop are below what was active in the one it comes from."""
     program = """
@@ -201,7 +235,9 @@ def test_a_fork_while_spans_are_taken_away(sink: Sink) -> None:
 # -- multiprocessing
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    "method", ["fork", *(pytest.param(one, marks=pytest.mark.slow) for one in ("forkserver", "spawn"))]
+)
 def test_processes_of_multiprocessing_send_what_they_traced(sink: Sink, method: str, tmp_path: Path) -> None:
     """They end without `atexit`; a forked one inherits what was active where it was started."""
     program = tmp_path / "program.py"

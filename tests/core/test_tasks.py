@@ -265,3 +265,14 @@ async def test_anyio_threads(traces: Recorder) -> None:
     with span("a"):
         await anyio.to_thread.run_sync(thread)
     assert traces.tree() == "a\n  thread's\n    work\n      inner"
+
+
+async def test_a_connection_that_races_several_addresses(traces: Recorder) -> None:
+    """anyio tries them side by side, in a group that it cancels: that works in a span as outside, and is no error."""
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        for name in ("first", "second"):
+            with span(name):
+                stream = await anyio.connect_tcp("localhost", port, happy_eyeballs_delay=0)
+                await stream.aclose()
+    assert traces.tree() == "first\nsecond"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ import pytest
 
 from demos import launcher
 from demos.processes import DemoError, ServiceProcess, plain_environment
+from tests.agent.processes import viewing
 from tests.demos.rows import drawings
 
 if TYPE_CHECKING:
@@ -57,6 +60,44 @@ def test_the_readme_shows_what_the_command_draws(ran: subprocess.CompletedProces
     """The README's picture of the demo has the rows, in the order, that the command draws."""
     readme = (ROOT / "README.md").read_text("utf-8")
     assert drawings(ran.stdout)[0] in drawings(readme)
+
+
+def test_each_trace_has_an_address(ran: subprocess.CompletedProcess[str]) -> None:
+    """In the viewer that the demo brings along."""
+    traces = re.findall(r"^trace ([0-9a-f]{32}):", ran.stdout, re.MULTILINE)
+    assert (
+        re.findall(r"^In the browser: http://127\.0\.0\.1:\d+/#/t/([0-9a-f]{32})$", ran.stdout, re.MULTILINE)
+        == traces
+    )
+
+
+def test_a_viewer_beside_gets_the_traces() -> None:
+    """Where `asynctrace view` runs, the addresses are its own, and outlive the demo."""
+    with viewing() as view:
+        ran = demo(DD_TRACE_AGENT_URL=view.url)
+        traces = re.findall(rf"^In the browser: {view.url}/#/t/([0-9a-f]{{32}})$", ran.stdout, re.MULTILINE)
+        assert [len(view.get(f"/traces/{one}")["spans"]) for one in traces] == [15, 16, 14]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
+def test_at_a_terminal_the_page_stays_until_enter() -> None:
+    """Whoever reads it there can look at the traces in the browser before they are gone."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "demos"], env=plain_environment(), stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        said = b""
+        while b"until you press Enter" not in said:
+            said += os.read(ours, 65_536)
+        address = re.findall(r"http://127\.0\.0\.1:\d+/", said.decode())[-1]
+        with urllib.request.urlopen(address) as page:
+            assert b"<title>asynctrace</title>" in page.read()
+        os.write(ours, b"\n")
+        assert process.wait(timeout=20) == 0
+    os.close(ours)
 
 
 def test_the_users_environment_does_no_harm() -> None:

@@ -6,6 +6,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, Literal, overload
 
+from aio_pika.abc import (
+    AbstractExchange,
+    AbstractIncomingMessage,
+    AbstractQueue,
+    AbstractQueueIterator,
+)
 from aiohttp import web
 from multidict import CIMultiDict
 from typing_extensions import assert_type
@@ -24,8 +30,11 @@ from asynctrace import (
     start_span,
     trace_id,
     traced_app,
+    traced_consumer,
+    traced_producer,
     uninstall,
 )
+from asynctrace.aio_pika import traced_iterator, traced_message
 from asynctrace.testing import RecordedSpan, Recorder
 
 # -- atraced keeps the type of what it decorates
@@ -153,6 +162,28 @@ def contexts(request: web.Request) -> None:
     assert_type(SpanContext.ROOT, SpanContext)
     context.inject([("a", "b")])  # type: ignore[call-overload]
     attached("x")  # type: ignore[arg-type]
+
+
+# -- messages
+
+
+async def handle(message: AbstractIncomingMessage) -> None: ...
+
+
+async def messages(exchange: AbstractExchange, queue: AbstractQueue, one: AbstractIncomingMessage) -> None:
+    assert_type(traced_producer(exchange, propagate=False), AbstractExchange)
+    await queue.consume(traced_consumer(handle, relation="link"))
+    async with traced_iterator(queue, no_ack=True) as iterator:
+        assert_type(iterator, AbstractQueueIterator)
+        async for message in iterator:
+            assert_type(message, AbstractIncomingMessage)
+    async with traced_message(one) as traced, traced.process():
+        assert_type(await traced.reject(requeue=True), None)
+        print(traced.body)
+    with traced_message(one, relation="child"):
+        pass
+    traced_consumer(7)  # type: ignore[type-var]
+    traced_iterator(queue, relation="cousin")  # type: ignore[arg-type]
 
 
 # -- programs

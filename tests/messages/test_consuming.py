@@ -1,80 +1,23 @@
-"""aio-pika against a real RabbitMQ: publishing and consuming on two different connections."""
+"""`queue.consume(callback)`: a span for each message, from its delivery to the end of the callback."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import uuid
-from dataclasses import dataclass
+import gc
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import aio_pika
 import pytest
+from ddtrace.trace import tracer
 
-from asynctrace import SpanContext, span, start_span, traced_consumer, traced_producer
-from asynctrace.aio_pika import read_context
+from asynctrace import span, traced_consumer, traced_producer
+from tests.messages.conftest import Broker, delivered, of_kind, short
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from asynctrace.testing import RecordedSpan, Recorder
+    from asynctrace.testing import Recorder
     from demos.services import Service
-
-
-@dataclass
-class Broker:
-    """A publishing channel and a queue on another connection; messages handled are counted."""
-
-    channel: Any
-    queue: Any
-    handled: asyncio.Queue[Any]
-
-    async def publish(self, *bodies: bytes, **properties: Any) -> None:
-        for body in bodies:
-            message = aio_pika.Message(body, **properties)
-            await self.channel.default_exchange.publish(message, routing_key=self.queue.name)
-
-    async def handle(self, message: Any) -> None:
-        async with message.process():
-            with span("work", tags={"body": message.body.decode()}):
-                pass
-        self.handled.put_nowait(message)
-
-
-@pytest.fixture
-async def broker(rabbitmq: Service) -> AsyncIterator[Broker]:
-    """Two robust connections and a queue of our own."""
-    async with (
-        await aio_pika.connect_robust(rabbitmq.url) as publishing,
-        await aio_pika.connect_robust(rabbitmq.url) as consuming,
-    ):
-        channel = await consuming.channel()
-        queue = await channel.declare_queue(f"asynctrace-{uuid.uuid4().hex}", exclusive=True)
-        yield Broker(await publishing.channel(), queue, asyncio.Queue())
-
-
-@pytest.fixture
-async def consuming(broker: Broker) -> AsyncIterator[Callable[[Any], Awaitable[None]]]:
-    """Consume with a callback until the end of the test; every consumer span is over when the test is."""
-    tags = []
-
-    async def consume(callback: Any) -> None:
-        tags.append(await broker.queue.consume(callback))
-
-    yield consume
-    for tag in tags:
-        await broker.queue.cancel(tag)
-
-
-async def delivered(traces: Recorder, count: int) -> list[RecordedSpan]:
-    """The consumer spans, once there are `count`: they end right after the handler says it is done."""
-    while len(spans := of_kind(traces, "consumer")) < count:
-        await asyncio.sleep(0)
-    return spans
-
-
-def of_kind(traces: Recorder, kind: str) -> list[RecordedSpan]:
-    return [one for one in traces.spans if one.tags.get("span.kind") == kind]
 
 
 async def test_a_message_is_handled_in_its_publishers_trace(
@@ -142,6 +85,18 @@ async def test_by_hand_and_installed_is_one_span(
     assert process.resource == f"basic.deliver {broker.queue.name}"
 
 
+async def test_linked_by_hand_under_install(
+    installed: Any, broker: Broker, consuming: Any, traces: Recorder
+) -> None:
+    """The relation that was asked for by hand holds under `install()`, too."""
+    installed("aio_pika")
+    await consuming(traced_consumer(broker.handle, relation="link"))
+    await broker.publish(b"tea")
+    [process] = await delivered(traces, 1)
+    [publish] = of_kind(traces, "producer")
+    assert (process.parent_id, [one.span_id for one in process.links]) == (None, [publish.span_id])
+
+
 async def test_a_consumer_belongs_to_nobodys_request(
     installed: Any, broker: Broker, consuming: Any, traces: Recorder
 ) -> None:
@@ -149,9 +104,7 @@ async def test_a_consumer_belongs_to_nobodys_request(
     installed("aio_pika")
     with span("startup"):
         await consuming(broker.handle)
-        bare = aio_pika.Message(b"bare")
-        channel = await broker.channel.get_underlay_channel()
-        await channel.basic_publish(b"bare", routing_key=broker.queue.name, properties=bare.properties)
+        await broker.publish_bare()
         await broker.handled.get()
         [process] = await delivered(traces, 1)
     assert process.parent_id is None
@@ -269,29 +222,171 @@ def test_the_same_callback_has_the_same_wrapper() -> None:
     assert traced_consumer(Holder().handle) is not wrapper
 
 
-async def test_the_iterators_own_callback_is_no_consumer(
-    installed: Any, broker: Broker, traces: Recorder
+class Decorated:
+    """A method may be wrapped where it is defined."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+
+    @traced_consumer
+    async def handle(self, message: Any) -> None:
+        await self.broker.handle(message)
+
+
+async def test_as_a_decorator(broker: Broker, consuming: Any, traces: Recorder) -> None:
+    """`@traced_consumer` on a function, and on a method of a class."""
+    await consuming(Decorated(broker).handle)
+    await broker.publish_bare()
+    await delivered(traces, 1)
+    traces.assert_tree("deliver\n  work", label=short)
+
+
+@pytest.mark.parametrize("prefetch", [1, 100])
+async def test_fifty_handlers_at_once(
+    prefetch: int, installed: Any, broker: Broker, consuming: Any, traces: Recorder
 ) -> None:
-    """The iterator only puts messages into its own queue: no span that ends before the user's work begins."""
+    """Whatever the prefetch: handlers that run at once, and the tasks they leave behind, stay with their message."""
+    installed("aio_pika")
+    await broker.consuming.set_qos(prefetch_count=prefetch)
+    together = asyncio.Barrier(50) if prefetch > 1 and hasattr(asyncio, "Barrier") else None
+    left: list[asyncio.Task[None]] = []
+
+    async def background(body: str) -> None:
+        await asyncio.sleep(0)
+        with span("background", tags={"body": body}):
+            pass
+
+    async def handle(message: Any) -> None:
+        body = message.body.decode()
+        if together is not None:
+            await together.wait()
+        with span("work", tags={"body": body}):
+            await asyncio.sleep(0)
+        left.append(asyncio.create_task(background(body)))
+        await message.ack()
+
+    async def request(number: int) -> None:
+        with span("request", tags={"body": str(number)}):
+            await broker.publish(b"%d" % number)
+
+    await consuming(handle)
+    await asyncio.gather(*map(request, range(50)))
+    await delivered(traces, 50)
+    await asyncio.gather(*left)
+    await traces.wait_for(250)
+    traces.assert_no_crosstalk("body")
+    traces.assert_no_orphans()
+    assert {len(spans) for spans in traces.traces().values()} == {5}
+
+
+async def test_a_connection_belongs_to_nobodys_request(
+    installed: Any, traces: Recorder, rabbitmq: Service
+) -> None:
+    """Opened in a request: neither a message's trace nor what the library calls back later is that request's."""
+    installed("aio_pika")
+    returned = asyncio.Event()
+
+    def on_return(_: Any, __: Any) -> None:
+        with span("returned"):
+            returned.set()
+
+    with span("request"):
+        connection = await aio_pika.connect_robust(rabbitmq.url)
+        channel = await connection.channel()
+        channel.return_callbacks.add(on_return)
+    async with connection:
+        await channel.default_exchange.publish(aio_pika.Message(b"tea"), "no such queue")
+        await returned.wait()
+    one = traces.one("returned")
+    assert (one.parent_id, one.links) == (None, one.links[:0])
+
+
+async def test_a_request_is_not_kept(installed: Any, traces: Recorder, rabbitmq: Service) -> None:
+    """A connection that was opened in a request holds nothing of it: neither its span nor its entry."""
+    installed("aio_pika")
+
+    async def request() -> tuple[Any, weakref.ref[Any]]:
+        with span("request") as opened:
+            connection = await aio_pika.connect_robust(rabbitmq.url)
+            await connection.channel()
+            return connection, weakref.ref(opened)
+
+    connection, reference = await asyncio.create_task(request())
+    gc.collect()
+    assert reference() is None
+    await connection.close()
+
+
+async def test_timings(installed: Any, broker: Broker, consuming: Any, traces: Recorder) -> None:
+    """`messaging.queue_ms` is the time with the broker, `messaging.buffer_ms` that before the handler runs."""
     installed("aio_pika")
     await broker.publish(b"tea")
-    async with broker.queue.iterator() as messages:
-        async for message in messages:
-            await message.ack()
-            break
-    assert of_kind(traces, "consumer") == []
+    await asyncio.sleep(0.05)
+    await consuming(broker.handle)
+    [deliver] = await delivered(traces, 1)
+    assert 45 <= deliver.tags["messaging.queue_ms"] < 5000
+    assert 0 <= deliver.tags["messaging.buffer_ms"] < 1000
 
 
-def test_headers_of_other_languages_are_read() -> None:
-    """Text, bytes and numbers as Java, .NET, JS and Go write them; everything else is ignored and never raises."""
-    sent = start_span("sent")
-    sent.finish()
-    headers = sent.context.inject({})
-    as_bytes = {key: value.encode() for key, value in headers.items()}
-    as_arrays = {key.upper(): bytearray(value.encode()) for key, value in headers.items()}
-    numbers = {key: int(value) if value.isdigit() else value for key, value in headers.items()}
-    for variant in (headers, as_bytes, as_arrays, numbers):
-        assert read_context(variant) == sent.context
-    odd: dict[Any, Any] = {"x-death": [{"count": 1}], 7: 8, "traceparent": ["a"], "x-datadog-trace-id": 2.5}
-    assert read_context({**odd, "x-datadog-parent-id": None}) == SpanContext()
-    assert read_context(None) == SpanContext()
+@pytest.mark.parametrize("headers", [None, {}, {"traceparent": "rubbish"}, {"x-datadog-trace-id": "0"}])
+async def test_no_headers_or_bad_ones(
+    headers: Any, installed: Any, broker: Broker, consuming: Any, traces: Recorder
+) -> None:
+    """A new trace."""
+    installed("aio_pika")
+    await consuming(broker.handle)
+    await broker.publish_bare(headers=headers)
+    [deliver] = await delivered(traces, 1)
+    assert (deliver.parent_id, deliver.trace_id > 0) == (None, True)
+
+
+async def test_cancelled_with_its_channel(installed: Any, broker: Broker, traces: Recorder) -> None:
+    """A handler that aio-pika cancels because the user closes the channel: cancelled, no error."""
+    installed("aio_pika")
+    handling = asyncio.Event()
+
+    async def handle(_: Any) -> None:
+        handling.set()
+        await asyncio.get_running_loop().create_future()
+
+    await broker.queue.consume(handle)
+    await broker.publish(b"tea")
+    await handling.wait()
+    await broker.consuming.close()
+    [deliver] = await delivered(traces, 1)
+    assert (deliver.outcome, deliver.error) == ("cancelled", 0)
+
+
+async def test_the_same_exception(broker: Broker, unhandled: Any, traces: Recorder) -> None:
+    """What a handler raises reaches aio-pika as that object, by hand as without us."""
+    exc = ValueError("no tea")
+
+    async def handle(_: Any) -> None:
+        raise exc
+
+    with pytest.raises(ValueError, match="no tea") as caught:
+        await traced_consumer(handle)(await fetched(broker))
+    assert caught.value is exc
+    [deliver] = of_kind(traces, "consumer")
+    assert (deliver.outcome, deliver.tags["error.message"]) == ("error", "no tea")
+
+
+async def fetched(broker: Broker) -> Any:
+    await broker.publish_bare()
+    return await broker.queue.get(no_ack=True)
+
+
+async def test_off_by_hand(broker: Broker, traces: Recorder) -> None:
+    """Wrapped while tracing is on, called while it is off: the callback's own call, and no span."""
+
+    async def handle(message: Any) -> Any:
+        return message
+
+    wrapped = traced_consumer(handle)
+    message = await fetched(broker)
+    tracer.enabled = False
+    try:
+        assert await wrapped(message) is message
+    finally:
+        tracer.enabled = True
+    assert traces.spans == []

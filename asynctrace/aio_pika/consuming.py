@@ -1,0 +1,129 @@
+"""`queue.consume(callback)`: a span for each message, from its delivery to the end of the callback."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import weakref
+from time import time_ns
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import wrapt
+
+from asynctrace._core.errors import UsageError
+from asynctrace._core.tracer import tracer
+from asynctrace.aio_pika.describe import place_of
+from asynctrace.aio_pika.getting import Got
+from asynctrace.aio_pika.handling import Handling
+from asynctrace.aio_pika.iterating import is_of_iterator, noting
+from asynctrace.aio_pika.message import TracedMessage, is_in_hand
+from asynctrace.aio_pika.switch import chosen, patches, settings, traces
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from asynctrace.aio_pika.describe import Place
+    from asynctrace.aio_pika.switch import Relation
+
+    Wrapper = wrapt.FunctionWrapper[Any, Any]
+else:
+    Wrapper = wrapt.FunctionWrapper
+
+C = TypeVar("C", bound="Callable[..., Any]")
+
+_consumers: weakref.WeakValueDictionary[tuple[object, ...], Consumer] = weakref.WeakValueDictionary()
+"""The wrapper of a callback for a queue, while it is in use. A wrapper holds its callback, so the ids stay true."""
+
+
+class Consumer(Wrapper):
+    """A callback that is given messages: a coroutine function to aio-pika, called as soon as a message is there."""
+
+    def __init__(self, callback: Callable[..., Any], queue: Place | None, relation: Relation) -> None:
+        from aio_pika.tools import ensure_awaitable
+
+        super().__init__(ensure_awaitable(callback), self._deliver)
+        self._self_callback, self._self_queue, self._self_relation = callback, queue, relation
+
+    def _deliver(
+        self,
+        run: Callable[..., Awaitable[Any]],
+        _: object,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Awaitable[Any]:
+        if not args or not traces():
+            return run(*args, **kwargs)
+        return self._handle(run, args, kwargs, time_ns())
+
+    async def _handle(
+        self, run: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any], came_ns: int
+    ) -> Any:
+        message, *others = args
+        if is_in_hand(message):
+            return await run(*args, **kwargs)
+        handling = Handling()
+        handling.begin(message, self._self_queue, self._self_relation, came_ns)
+        if self._self_queue is None and not patches:  # nothing else would see how it is settled
+            message = TracedMessage(message, Got(None, came_ns), self._self_relation)
+        try:
+            return await run(message, *others, **kwargs)
+        except BaseException as exc:
+            handling.fail(exc)
+            raise
+        finally:
+            handling.end()
+
+
+def traced_consumer(callback: C, *, relation: Relation | None = None) -> C:
+    """The callback, with every message handled in a span of its own, child of the span that published it.
+
+    Functions, bound methods, partials, callable objects. The same callback gives the same wrapper while it is in use.
+    What the callback raises goes on unchanged. With `relation="link"` a message starts a trace of its own, with a link
+    to its publisher's. Raises `UsageError` for what can't be called.
+
+    Example:
+        >>> async def handle(message):
+        ...     await message.ack()
+        >>> async def work(queue):
+        ...     await queue.consume(traced_consumer(handle))
+    """
+    if not callable(callback):
+        raise UsageError(
+            f"traced_consumer() needs a callback, got {type(callback).__name__}",
+            hint="the function you would give to queue.consume()",
+        )
+    how = chosen(relation)
+    if not tracer.enabled or isinstance(callback, Consumer):
+        return callback
+    return cast("C", consumer(callback, None, how))
+
+
+def consumer(callback: Callable[..., Any], queue: Place | None, relation: Relation) -> Consumer:
+    """The wrapper of a callback for a queue."""
+    # a bound method is a new object at every look: its object and function are what is the same
+    identity = (callback.__self__, callback.__func__) if inspect.ismethod(callback) else (callback,)
+    key = (queue, relation, *map(id, identity))
+    wrapper = _consumers.get(key)
+    if wrapper is None:
+        wrapper = _consumers[key] = Consumer(callback, queue, relation)
+    return wrapper
+
+
+def traced(consume: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
+    """`Queue.consume`, traced while the patches are on. Robust queues call it again with the user's own callback."""
+
+    @functools.wraps(consume)
+    async def method(self: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
+        if patches and traces() and callable(callback):
+            callback = _for_queue(callback, self)
+        return await consume(self, callback, *args, **kwargs)
+
+    return method
+
+
+def _for_queue(callback: Any, queue: Any) -> Any:
+    if is_of_iterator(callback):
+        return noting(callback)
+    if isinstance(callback, Consumer):  # wrapped by hand: it learns the queue's name
+        return consumer(callback._self_callback, place_of(queue), callback._self_relation)
+    return consumer(callback, place_of(queue), settings.relation)
