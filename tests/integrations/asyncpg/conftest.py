@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from asynctrace.asyncpg.session import KEPT, Session
-from tests.integrations.asyncpg.helpers import connected
+from tests.integrations.asyncpg.helpers import connected, quiet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -37,9 +36,6 @@ async def connection(installed: Callable[..., None], postgres: Service) -> Async
 
 @pytest.fixture
 async def watcher(postgres: Service) -> AsyncIterator[Any]:
-    """A connection to look at the others with: none of its queries is traced."""
+    """A connection that is not traced."""
     async with connected(postgres.url) as opened:
-        quiet = Session({})
-        quiet.quiet = 1
-        setattr(opened._protocol, KEPT, quiet)
-        yield opened
+        yield quiet(opened)

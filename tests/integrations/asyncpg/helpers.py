@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from asynctrace.asyncpg.session import KEPT, Session
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -28,6 +30,14 @@ def resources(traces: Recorder) -> list[str]:
 
 def rows(traces: Recorder) -> list[tuple[str, Any]]:
     return [(one.resource, one.tags.get("db.row_count")) for one in queries(traces)]
+
+
+def quiet(connection: Any) -> Any:
+    """A connection to look at the others with: none of its queries is traced."""
+    session = Session({})
+    session.quiet = 1
+    setattr(connection._protocol, KEPT, session)
+    return connection
 
 
 async def wait_event(watcher: Any, pid: int, event: str = "PgSleep") -> None:
