@@ -113,13 +113,13 @@ def test_only_public_modules_of_ddtrace(file: str) -> None:
 
 @pytest.mark.parametrize("name", INTEGRATIONS)
 def test_integrations_do_not_know_each_other(name: str) -> None:
-    """An integration imports the core, the patching helper and its own library."""
+    """An integration imports the core, two helpers (patching, SQL) and its own library."""
     for file in (f for f in FILES if f == f"{name}.py" or f.startswith(f"{name}/")):
         for module, _ in imports(FILES[file]):
             top = module.split(".")[0]
             if top == "asynctrace":
                 assert module.startswith(
-                    ("asynctrace._core", "asynctrace._patching", f"asynctrace.{name}")
+                    ("asynctrace._core", "asynctrace._patching", "asynctrace._sql", f"asynctrace.{name}")
                 ), module
             else:
                 related = {"aio_pika": {"aiormq", "pamqp", "yarl"}, "aiohttp": {"multidict", "yarl"}}.get(

@@ -22,9 +22,15 @@ from asynctrace._core.record import drained
 from asynctrace._core.segment import buffers, leave
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ddtrace.trace import Span as DDSpan
 
 log = logging.getLogger("asynctrace")
+
+
+rewriters: list[Callable[[DDSpan], None]] = []
+"""What is done to each span when it leaves, after the user's filters. Must not raise."""
 
 
 def with_records(trace: list[DDSpan]) -> list[DDSpan]:
@@ -55,6 +61,9 @@ class Tail(TraceFilter):
     """The last of the filters: sees what the user's filters have left."""
 
     def process_trace(self, trace: list[DDSpan]) -> list[DDSpan] | None:
+        for rewrite in rewriters:
+            for span in trace:
+                rewrite(span)
         allowed = [listener.handed_over(trace) for listener in tuple(listeners)]
         return trace if all(allowed) else None
 

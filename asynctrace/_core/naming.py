@@ -53,6 +53,16 @@ def integration_service(integration: str, default: str | None) -> str | None:
     return None if _WITHOUT_INTEGRATION_SERVICES else default
 
 
+def service_source(integration: str, service: str | None, default: str | None) -> dict[str, str]:
+    """The tag that says who named an integration's service, where that is not its user.
+
+    As ddtrace's own integrations have it (ddtrace/contrib/internal/trace_utils.py, set_service_and_source).
+    """
+    if service in ddtrace.config.service_mapping:
+        return {"_dd.svc_src": "opt.service_mapping"}
+    return {"_dd.svc_src": integration} if service in {default, None} else {}
+
+
 def entry_service(default: str) -> str:
     """The service of a server's or consumer's span: `DD_SERVICE`, else the integration's own name."""
     configured = os.environ.get("DD_SERVICE") or _service_in_tags()

@@ -199,6 +199,7 @@ class _Chunk:
 
     @staticmethod
     def _say_source(span: DDSpan, source: str) -> None:
+        source = span.get_tag(_SERVICE_SOURCE) or source  # an integration may say it was its default
         if source := source_at_end(source, span.service, span.get_tag("component")):
             span.set_tag(_SERVICE_SOURCE, source)
 

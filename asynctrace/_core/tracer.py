@@ -10,6 +10,7 @@
 | `_span_aggregator.writer`, `._sync_mode` | ddtrace's writer runs before ours may write | a warning, if both do |
 | `_span_aggregator.sampling_processor` | no early decision where rules may see more later | as if there were some |
 | `Span._parent_context._is_remote` | the test kit knows that a parent is elsewhere | it is taken for an orphan |
+| `_DBM_Propagator`, `dbm_config` of its propagation | a comment for Database Monitoring before queries | no comment |
 | `ddtrace.contrib.internal.*.patch` | its integrations of logging and structlog come off again | they are not put on |
 | `Context._reactivate` | ddtrace's executor integration activates a context for more than one span | good for one |
 | `Span._local_root` (set) | `current_root_span()` below a record | the record's own span |
@@ -377,3 +378,27 @@ def may_decide_early(root: DDSpan) -> bool:
         sample(root)
         priority = root.context.sampling_priority
     return priority is not None and priority > 0
+
+
+def sql_commenter() -> Callable[[str], str] | None:
+    """What puts Database Monitoring's comment before a query whose span is active; None where that is off.
+
+    `DD_DBM_PROPAGATION_MODE`, read by ddtrace, and with ddtrace's own propagator.
+    """
+    try:
+        module = importlib.import_module("ddtrace.propagation._database_monitoring")
+        if module.dbm_config.propagation_mode == "disabled":
+            return None
+        inject = module._DBM_Propagator(0, "query").inject
+    except Exception:
+        log.debug("ddtrace's propagator for databases is not where it was", exc_info=True)
+        return None
+
+    def commented(query: str) -> str:
+        try:
+            return str(inject(tracer.current_span(), (query,), {})[0][0])
+        except Exception:
+            log.debug("a query goes without a comment", exc_info=True)
+            return query
+
+    return commented

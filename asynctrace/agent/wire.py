@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from asynctrace._sql import obfuscated
 from asynctrace.agent.spans import LOW_64, LOW_128, Link, Span
 
 TRACE_ID_UPPER = "_dd.p.tid"  # 16 hex digits, on the first span of a chunk only
@@ -135,6 +136,17 @@ def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
+_SQL_TAGS = ("db.statement", "db.query.text", "sql.query")
+
+
+def _without_literals(span: Span) -> None:
+    """As Datadog's agent does it: tracers leave this to whoever receives."""
+    span.resource = obfuscated(span.resource)
+    for key in _SQL_TAGS:
+        if key in span.meta:
+            span.meta[key] = obfuscated(span.meta[key])
+
+
 def checked(span: Span) -> Span:
     """The span with every number in its range. Signed ids (Java's) become unsigned, times are clamped.
 
@@ -151,6 +163,8 @@ def checked(span: Span) -> Span:
     if not 0 <= span.duration <= _MAX_TIME:
         span.duration = 0
     span.error = 1 if span.error else 0
+    if span.type == "sql":
+        _without_literals(span)
     if not all(map(math.isfinite, span.metrics.values())):  # JSON cannot say NaN
         span.metrics = {key: value for key, value in span.metrics.items() if math.isfinite(value)}
     if _SPAN_LINKS in span.meta:

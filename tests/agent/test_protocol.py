@@ -36,6 +36,20 @@ def test_every_version_gives_the_same_span(version: str) -> None:
     assert span.meta == {"_dd.p.tid": f"{HIGH:016x}"}
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_sql_comes_in_without_its_literals(version: str) -> None:
+    """As in Datadog's agent: tracers leave it to whoever receives. Other resources are nobody's business."""
+    sql, other = "SELECT 'my secret', 4711 FROM tea WHERE id = $1", "GET /tea/'4711'"
+    told = [
+        wire(5, resource=sql, type="sql", meta={"db.statement": sql, "note": sql}),
+        wire(6, resource=other, type="web"),
+    ]
+    (found,), _ = read(version, body_of(version, told))
+    shown = "SELECT ? FROM tea WHERE id = $1"
+    assert [one.resource for one in found.spans] == [shown, other]
+    assert (found.spans[0].meta["db.statement"], found.spans[0].meta["note"]) == (shown, sql)
+
+
 def test_json_bodies_are_read() -> None:
     """Tracers of other languages may send JSON."""
     (found,), bad = read("v0.3", json.dumps([[wire(5)]]).encode(), is_json=True)

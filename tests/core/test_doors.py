@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
+import sys
 from typing import Any, cast
 
 import ddtrace
@@ -25,6 +27,7 @@ from asynctrace._core.tracer import (
     partial_flush,
     sample,
     set_up,
+    sql_commenter,
     start_writer,
     take_finished,
 )
@@ -109,6 +112,33 @@ def test_an_early_decision_needs_the_rules() -> None:
         assert root.context.sampling_priority is None
         assert may_decide_early(root)
         assert root.context.sampling_priority == 1
+
+
+@pytest.mark.parametrize("mode", ["service", "full"])
+def test_database_monitoring_has_a_comment(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """`_DBM_Propagator(...).inject` and `dbm_config`: a comment before the query, of the span that is active."""
+    module = importlib.import_module("ddtrace.propagation._database_monitoring")
+    monkeypatch.setattr(module.dbm_config, "propagation_mode", mode)
+    commented = sql_commenter()
+    assert commented is not None
+    with tracer.trace("query", service="db") as query:
+        found = re.fullmatch(r"/\*(.*)\*/ SELECT 1", commented("SELECT 1"))
+    assert found
+    assert "dddbs='db'" in found[1]
+    assert (f"{query.span_id:016x}" in found[1]) == (mode == "full")
+
+
+def test_database_monitoring_off_or_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off, or not where it was: no comment. One that fails leaves the query as it is."""
+    assert sql_commenter() is None
+    name = "ddtrace.propagation._database_monitoring"
+    module = importlib.import_module(name)
+    monkeypatch.setattr(module.dbm_config, "propagation_mode", "full")
+    commented = sql_commenter()
+    assert commented is not None
+    assert commented("SELECT 1") == "SELECT 1"  # no span is active
+    monkeypatch.setitem(sys.modules, name, None)
+    assert sql_commenter() is None
 
 
 def test_no_early_decision_without_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ TABLE = {
     # span:     service,    type,     kind,       measured, top level, base service
     "served": ("tests", "web", "server", 1, 1, None),
     "called": ("tests", "http", "client", None, None, None),
+    "connected": ("postgres", "sql", "client", None, 1, "tests"),
     "queried": ("postgres", "sql", "client", 1, 1, "tests"),
     "published": ("tests", "worker", "producer", 1, None, None),
     "processed": ("tests", "worker", "consumer", 1, 1, None),
@@ -39,8 +40,10 @@ TABLE = {
 
 def which(sent: dict[str, Any]) -> str:
     """The row of the table a span belongs in."""
-    by_component = {"aiohttp": "served", "aiohttp_client": "called", "asyncpg": "queried"}
+    by_component = {"aiohttp": "served", "aiohttp_client": "called"}
     component = sent["meta"].get("component")
+    if component == "asyncpg":
+        return {"postgres.connect": "connected", "postgres.query": "queried"}[sent["name"]]
     if component == "aio_pika":
         return {"producer": "published", "consumer": "processed"}[sent["meta"]["span.kind"]]
     return by_component.get(component) or sent["name"].rpartition(".")[2]
@@ -106,6 +109,7 @@ async def test_every_kind_of_span_carries_what_datadog_needs(arrived: dict[str, 
 
 
 async def test_they_are_one_trace_with_128_bits(arrived: dict[str, dict[str, Any]]) -> None:
-    """All of them share a trace, whose upper half comes once a chunk."""
-    assert len({sent["trace_id"] for sent in arrived.values()}) == 1
-    assert len({sent["meta"]["_dd.p.tid"] for sent in arrived.values() if "_dd.p.tid" in sent["meta"]}) == 1
+    """All of a request's share a trace, whose upper half comes once a chunk. The pool was opened before it."""
+    requests = [sent for row, sent in arrived.items() if row != "connected"]
+    assert len({sent["trace_id"] for sent in requests}) == 1
+    assert len({sent["meta"]["_dd.p.tid"] for sent in requests if "_dd.p.tid" in sent["meta"]}) == 1

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Operations = Callable[[int], Awaitable["int | None"]]
 """Does so many; may give the figure itself (ns), where that is not the time it took."""
 
-GROUPS = ("functions", "spans", "queues", "tasks", "blocks", "messages")
+GROUPS = ("functions", "spans", "queues", "tasks", "blocks", "messages", "databases")
 """The files of this folder, in the order of the table."""
 
 LOT = 50
