@@ -13,6 +13,7 @@ from ddtrace.trace import tracer
 
 from asynctrace._core.frames import OVER, STOPS_OF_OVER
 from asynctrace._core.provider import Entry, provider, top_entry
+from asynctrace._core.received import is_mine
 
 if TYPE_CHECKING:
     import weakref
@@ -36,9 +37,11 @@ class Awaited(Entry):
 
     @classmethod
     def here(cls) -> Awaited:
-        """On top of what is active in the context that calls."""
+        """On top of what is active in the context that calls; what others lent to it is let go of, for good."""
         place = cls()
         if tracer.context_provider is provider:
+            if (top := top_entry.get()) is not None and not is_mine(top):
+                top_entry.set(None)
             place.push()
             place.frame, place.stops = OVER, STOPS_OF_OVER  # empty places sleep
         return place
