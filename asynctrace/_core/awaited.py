@@ -16,8 +16,6 @@ from asynctrace._core.provider import Entry, provider, top_entry
 from asynctrace._core.received import is_mine
 
 if TYPE_CHECKING:
-    import weakref
-
     from ddtrace.trace import Context, Span as DDSpan
 
     from asynctrace._core.segment import Segment
@@ -73,17 +71,8 @@ class Awaited(Entry):
     def as_parent(self) -> DDSpan | Context | None:
         return None if self.span is None else self.span.as_parent()
 
-    def context_here(self) -> Context | None:
-        return None if self.span is None else self.span.context_here()
-
-    def local_root(self) -> weakref.ref[DDSpan] | None:
-        return None if self.span is None else self.span.local_root()
-
     def segment(self) -> Segment | None:
         return None if self.span is None else self.span.segment()
 
     def written(self) -> Segment | None:
         return None if self.span is None else self.span.written()
-
-    def is_for(self, ctx: DDSpan | Context) -> bool:
-        return self.span is not None and self.span.is_for(ctx)
