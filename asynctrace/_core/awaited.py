@@ -13,10 +13,9 @@ from ddtrace.trace import tracer
 
 from asynctrace._core.frames import OVER, STOPS_OF_OVER
 from asynctrace._core.provider import Entry, provider, top_entry
+from asynctrace._core.received import is_mine
 
 if TYPE_CHECKING:
-    import weakref
-
     from ddtrace.trace import Context, Span as DDSpan
 
     from asynctrace._core.segment import Segment
@@ -36,9 +35,11 @@ class Awaited(Entry):
 
     @classmethod
     def here(cls) -> Awaited:
-        """On top of what is active in the context that calls."""
+        """On top of what is active in the context that calls; what others lent to it is let go of, for good."""
         place = cls()
         if tracer.context_provider is provider:
+            if (top := top_entry.get()) is not None and not is_mine(top):
+                top_entry.set(None)
             place.push()
             place.frame, place.stops = OVER, STOPS_OF_OVER  # empty places sleep
         return place
@@ -70,17 +71,8 @@ class Awaited(Entry):
     def as_parent(self) -> DDSpan | Context | None:
         return None if self.span is None else self.span.as_parent()
 
-    def context_here(self) -> Context | None:
-        return None if self.span is None else self.span.context_here()
-
-    def local_root(self) -> weakref.ref[DDSpan] | None:
-        return None if self.span is None else self.span.local_root()
-
     def segment(self) -> Segment | None:
         return None if self.span is None else self.span.segment()
 
     def written(self) -> Segment | None:
         return None if self.span is None else self.span.written()
-
-    def is_for(self, ctx: DDSpan | Context) -> bool:
-        return self.span is not None and self.span.is_for(ctx)

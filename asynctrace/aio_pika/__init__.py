@@ -17,6 +17,10 @@ settled.
         async for message in messages:
             await message.ack()
 
+A message's span is a child of the one that published it, or starts a trace of its own with a link to that
+(`relation="link"`, or `ASYNCTRACE_AIO_PIKA_RELATION=link`). As in dd-trace-java, `DD_RABBIT_PROPAGATION_ENABLED` and
+`DD_RABBIT_PROPAGATION_DISABLED_EXCHANGES` and `_QUEUES` say where no trace goes along.
+
 - `publishing`, `consuming`, `iterating`, `getting`: a door each, and what users wrap by hand
 - `handling`: a message in hand, and its span; `turns`: in a loop's body
 - `settling`: ack, nack, reject, `process()`; `message`: the same by hand

@@ -42,7 +42,8 @@ class Consumer(Wrapper):
         from aio_pika.tools import ensure_awaitable
 
         super().__init__(ensure_awaitable(callback), self._deliver)
-        self._self_callback, self._self_queue, self._self_relation = callback, queue, relation
+        self._self_callback, self._self_queue = callback, queue
+        self._self_relation: Relation = relation
 
     def _deliver(
         self,
@@ -93,7 +94,7 @@ def traced_consumer(callback: C, *, relation: Relation | None = None) -> C:
             hint="the function you would give to queue.consume()",
         )
     how = chosen(relation)
-    if not tracer.enabled or isinstance(callback, Consumer):
+    if not tracer.enabled or type(callback) is Consumer:
         return callback
     return cast("C", consumer(callback, None, how))
 

@@ -36,8 +36,11 @@ def install() -> None:
         __aiter__=iterating.looping,
         __aenter__=iterating.entering,
         __aexit__=iterating.leaving,
-        close=iterating.leaving,
     )
+    if "_on_close" in vars(
+        QueueIterator
+    ):  # before, it registers `close` itself somewhere, and must find it again
+        _replace(QueueIterator, close=iterating.leaving)
     for iterator in (QueueIterator, RobustQueueIterator):
         if "__anext__" in vars(iterator):  # that of a robust one calls no other, where it has its own
             _replace(iterator, __anext__=iterating.asking)

@@ -42,15 +42,14 @@ current: ContextVar[Handling | None] = ContextVar("asynctrace_message", default=
 class Handling:
     """One message in hand: made current where it is handled, begun when it is there."""
 
-    __slots__ = ("_began_ns", "_id", "_tag", "_token", "span")
-
-    span: Span
+    __slots__ = ("_began_ns", "_key", "_token", "span")
 
     in_loop = False
     """Whether it is handled by the body of a loop: an exception that leaves that is not seen to do so."""
 
     def __init__(self) -> None:
-        self.span, self._id, self._tag = OFF, 0, None
+        self.span: Span = OFF
+        self._key: tuple[object, ...] = ()
         before = current.get()
         if before is not None and not before.is_mine():
             current.set(None)  # the Token is to hold on to nobody else's
@@ -59,7 +58,7 @@ class Handling:
     def begin(self, message: Any, queue: Place | None, relation: Relation, came_ns: int = 0) -> None:
         """Here it is, and was in this process since `came_ns` (ns since the epoch)."""
         try:
-            self._id, self._tag, self._began_ns = id(message), message.delivery_tag, time_ns()
+            self._key, self._began_ns = _key(message), time_ns()
             context = context_of(message, queue)
             parent = ROOT if relation is LINK else context
             span = described(describe_delivery, message, queue, came_ns, self._began_ns, parent=parent)
@@ -107,7 +106,7 @@ class Handling:
 
     def concerns(self, message: Any) -> bool:
         """Whether it is this message that is in hand."""
-        return self._id == id(message) and self._tag == message.delivery_tag
+        return self._key == _key(message)
 
     @property
     def is_open(self) -> bool:
@@ -122,6 +121,11 @@ class Handling:
             return False
         self._token = current.set(self)
         return True
+
+
+def _key(message: Any) -> tuple[object, ...]:
+    """What a message is known by; ids are used again, of messages that are gone."""
+    return id(message), message.delivery_tag, message.consumer_tag
 
 
 def _by_the_broker(exc: asyncio.CancelledError) -> bool:

@@ -52,7 +52,8 @@ class TracedMessage(Proxy):
 
     def __init__(self, message: Any, came: Got, relation: Relation) -> None:
         super().__init__(message)
-        self._self_came, self._self_relation = came, relation
+        self._self_came = came
+        self._self_relation: Relation = relation
         self._self_block: _Block | None = None
 
     def __enter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -42,9 +43,12 @@ class _Stamped(Proxy):
 
     @property
     def properties(self) -> Any:
-        properties = self.__wrapped__.properties
+        message = self.__wrapped__
+        properties = message.properties
         if self._self_context is not None:
             try:
+                if type(message).__module__ != "aio_pika.message":  # others may give the same ones every time
+                    properties = copy.copy(properties)
                 properties.headers = stamped(properties.headers, self._self_context)
             except Exception:  # headers that are no mapping: aio-pika will say what it thinks of them
                 log.debug("no trace headers written", exc_info=True)

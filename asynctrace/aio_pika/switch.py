@@ -10,6 +10,7 @@ from typing import Literal
 from asynctrace._core.errors import UsageError
 from asynctrace._core.naming import is_on
 from asynctrace._core.tracer import tracer
+from asynctrace._core.values import text
 from asynctrace._patching import Patches
 
 log = logging.getLogger("asynctrace")
@@ -53,11 +54,11 @@ class Settings:
         self.without_exchanges = _names("DD_RABBIT_PROPAGATION_DISABLED_EXCHANGES")
         self.without_queues = _names("DD_RABBIT_PROPAGATION_DISABLED_QUEUES")
 
-    def propagates_to(self, exchange: str, routing_key: str) -> bool:
+    def propagates_to(self, exchange: str, routing_key: object) -> bool:
         """Whether a message published there takes its trace along. The default exchange routes by queue name."""
         if exchange:
             return self.propagates and exchange not in self.without_exchanges
-        return self.propagates and routing_key not in self.without_queues
+        return self.propagates and text(routing_key) not in self.without_queues
 
     def propagates_from(self, queue: str | None, exchange: str) -> bool:
         """Whether a message from there belongs to the trace in its headers."""

@@ -70,7 +70,7 @@ class Iteration:
     """What is known of one iterator of aio-pika's."""
 
     def __init__(self, iterator: Any, relation: Relation) -> None:
-        self.relation = relation
+        self.relation: Relation = relation
         self.is_block = False  # `async with`: will be told what exception the loop is left with
         self.came_ns: dict[int, int] = {}  # when the messages in its buffer came, by their ids
         self.queue = place_of(iterator._amqp_queue)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demos import services
 from demos.bootstrap.progress import Progress, say
 from tests.bench import table
 from tests.bench.crew import Crew, Lost
 from tests.bench.matrix import measure
-from tests.bench.rows import all_rows
+from tests.bench.rows import SERVERS, all_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from tests.bench.crew import Contender
     from tests.bench.matrix import Measured
+    from tests.bench.rows import Row
 
 HELP = """\
 What tracing costs: the same operation untraced ("bare"), under ddtrace, under OpenTelemetry and under asynctrace, each
@@ -49,11 +55,9 @@ def run(argv: list[str]) -> int:
         return 2
     rounds, seconds = (3, 0.002) if arguments.quick else (arguments.rounds, arguments.milliseconds / 1000)
     try:
-        with Progress("bench") as progress, Crew(arguments.against) as crew:
-            measured = [
-                measure(rows[key], crew.contenders, rounds, seconds, progress.note)
-                for key in arguments.rows or rows
-            ]
+        chosen = [rows[key] for key in arguments.rows or rows]
+        with Progress("bench") as progress, _servers(chosen), Crew(arguments.against) as crew:
+            measured = [measure(row, crew.contenders, rounds, seconds, progress.note) for row in chosen]
             contenders = crew.contenders
     except Lost as lost:
         say(f"bench: {lost}")
@@ -63,6 +67,16 @@ def run(argv: list[str]) -> int:
         data = table.as_json(measured, contenders, rounds, seconds)
         Path(arguments.json).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+@contextlib.contextmanager
+def _servers(rows: Sequence[Row]) -> Iterator[None]:
+    """The servers that rows ask for, found or started, for every contender."""
+    with contextlib.ExitStack() as stack:
+        for server in {row.server for row in rows if row.server}:
+            service = stack.enter_context(getattr(services, server)())
+            os.environ[SERVERS[server]] = service.url
+        yield
 
 
 def _print(measured: list[Measured], contenders: list[Contender], rounds: int, seconds: float) -> None:

@@ -38,6 +38,8 @@ def main(contender: str, folder: str = "") -> None:
     worker = Worker(contender, kit, all_rows(), loop)
     for line in sys.stdin:
         _answer(answers, worker.round(**json.loads(line)))
+    for row in worker.rows.values():
+        loop.run_until_complete(row.close())
     loop.close()
 
 

@@ -122,6 +122,42 @@ async def test_a_message_the_broker_refuses(
     assert [one.outcome for one in of_kind(traces, "producer")] == ["ok", "error"]
 
 
+class Cached(aio_pika.Message):
+    """Its properties are the same object every time."""
+
+    @property
+    def properties(self) -> Any:
+        if "_cached" not in vars(self):
+            self._cached = super().properties
+        return self._cached
+
+
+async def test_properties_of_the_users(installed: Any, broker: Broker) -> None:
+    """A message of the user's own kind, too, is left as it was."""
+    installed("aio_pika")
+    message = Cached(b"tea", headers={"tenant": "a"})
+    await broker.channel.default_exchange.publish(message, broker.queue.name)
+    assert "traceparent" in (await broker.queue.get(no_ack=True)).headers
+    assert message.properties.headers == {"tenant": "a"}
+
+
+@pytest.mark.parametrize("routing_key", [["a"], 7, None, "x" * 256])
+async def test_what_can_not_be_published(
+    routing_key: Any, installed: Any, broker: Broker, traces: Recorder
+) -> None:
+    """A routing key that is none: aio-pika's own exception, as without us, and the span has it."""
+
+    async def publish() -> str:
+        with pytest.raises((TypeError, ValueError)) as caught:
+            await broker.channel.default_exchange.publish(aio_pika.Message(b"tea"), routing_key)
+        return repr(caught.value)
+
+    bare = await publish()
+    installed("aio_pika")
+    assert await publish() == bare
+    assert [one.outcome for one in of_kind(traces, "producer")] == ["error"]
+
+
 async def test_a_cancelled_publish(installed: Any, broker: Broker, traces: Recorder) -> None:
     """Cancelled while it waits for the broker's confirm: cancelled, no error."""
     installed("aio_pika")

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Operations = Callable[[int], Awaitable["int | None"]]
 """Does so many; may give the figure itself (ns), where that is not the time it took."""
 
+SERVERS = {"rabbitmq": "ASYNCTRACE_AMQP_URL", "postgres": "ASYNCTRACE_POSTGRES_URL"}
+"""What rows may ask for, and the variable with its URL."""
+
 GROUPS = ("functions", "spans", "queues", "tasks", "blocks", "messages", "databases")
 """The files of this folder, in the order of the table."""
 
@@ -36,6 +39,7 @@ class Row:
     """One line of the table; its docstring is its title, its class's name the word for `--rows`."""
 
     note = ""
+    server = ""  # rabbitmq or postgres: found or started, its URL in the environment as `SERVERS` says
     lot = LOT  # operations are done in multiples of this
 
     def everyone(self, kit: Kit) -> Operations | str:
@@ -59,6 +63,9 @@ class Row:
             self, "asynctrace" if contender == "other" else contender
         )
         return chosen(kit)
+
+    async def close(self) -> None:
+        """At the end: whatever was opened for it."""
 
     @property
     def key(self) -> str:

@@ -1,4 +1,4 @@
-"""Messages through a real RabbitMQ: `ASYNCTRACE_AMQP_URL`, or the one on this machine."""
+"""Messages through a real RabbitMQ."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from tests.bench.kits import Kit
     from tests.bench.rows import Operations
 
-URL = os.environ.get("ASYNCTRACE_AMQP_URL", "amqp://guest:guest@127.0.0.1/")
-
 
 class Broker:
     """A channel to publish on, and a consumer on another connection; opened at the first operation."""
@@ -24,12 +22,14 @@ class Broker:
     def __init__(self, kit: Kit) -> None:
         self.kit = kit
         self.exchange: Any = None
+        self.connections: tuple[Any, ...] = ()
         self.handled = asyncio.Semaphore(0)
 
     async def open(self) -> None:
         import aio_pika
 
-        publishing, consuming = await aio_pika.connect(URL), await aio_pika.connect(URL)
+        url = os.environ["ASYNCTRACE_AMQP_URL"]
+        self.connections = publishing, consuming = await aio_pika.connect(url), await aio_pika.connect(url)
         self.message = aio_pika.Message(b"0123456789")
         self.exchange = (await publishing.channel()).default_exchange
         channel = await consuming.channel()
@@ -60,8 +60,13 @@ class Message(Row):
         "with confirms, one after the other; a callback that acks, on another connection of the same process"
     )
 
+    server = "rabbitmq"
+
+    broker: Broker | None = None
+
     def bare(self, kit: Kit) -> Operations:
-        return Broker(kit).operations
+        self.broker = Broker(kit)
+        return self.broker.operations
 
     def ddtrace(self, kit: Kit) -> str:
         return "no integration"
@@ -73,10 +78,14 @@ class Message(Row):
             return "no instrumentation installed"
         instrument: Callable[[], None] = AioPikaInstrumentor().instrument
         instrument()
-        return Broker(kit).operations
+        return self.bare(kit)
 
     def asynctrace(self, kit: Kit) -> Operations:
-        return Broker(kit).operations
+        return self.bare(kit)
+
+    async def close(self) -> None:
+        for connection in () if self.broker is None else self.broker.connections:
+            await connection.close()
 
 
 ROWS = (Message,)

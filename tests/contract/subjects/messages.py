@@ -75,7 +75,7 @@ class Subject(Base):
         doors = {
             Exchange: ("publish",),
             Queue: ("consume", "get", "__aiter__"),
-            QueueIterator: ("__aiter__", "__anext__", "__aenter__", "__aexit__", "close"),
+            QueueIterator: ("__aiter__", "__anext__", "__aenter__", "__aexit__"),
             IncomingMessage: ("ack", "nack", "reject"),
             ProcessContext: ("__aenter__", "__aexit__"),
             Connection: ("connect",),
