@@ -1,7 +1,8 @@
 """`python3 -m tests [ARGUMENTS OF PYTEST]`: makes or finds the environment, then runs the suite in it.
 
 `--python 3.12` runs it on another interpreter; `--lint` runs the linters and the type checker instead; `--coverage`
-measures meanwhile which of the core's branches it takes, and fails below what pyproject.toml asks for.
+measures meanwhile which of the core's branches it takes, and fails below what pyproject.toml asks for. The quick part
+as a whole (`-m "not slow"`) runs in several processes, unless `-n` says in how many.
 """
 
 import os
@@ -29,6 +30,15 @@ def measured(argv: "list[str]") -> int:
     return max(subprocess.call([sys.executable, "-m", "coverage"] + step, cwd=ROOT) for step in steps)  # noqa: RUF005
 
 
+def in_parallel(argv: "list[str]") -> "list[str]":
+    """The arguments, with as many processes as the machine has use for, where they ask for the whole quick part."""
+    named = [one for one in argv if os.path.exists(one.split("::")[0])]  # noqa: PTH110 - old Pythons read this
+    chosen = [one for one in argv if one.startswith(("-n", "--pdb", "-s", "--dist"))]
+    if "not slow" not in argv or named or chosen:
+        return argv
+    return ["-n", str(min((os.cpu_count() or 1) + 1, 8))] + argv  # noqa: RUF005 - old Pythons read this
+
+
 def main() -> int:
     """Lints or tests; the exit code is theirs."""
     argv = ensure("test", "tests", sys.argv[1:])
@@ -39,7 +49,7 @@ def main() -> int:
         return measured(argv[1:])
     import pytest
 
-    return int(pytest.main(argv))
+    return int(pytest.main(in_parallel(argv)))
 
 
 if __name__ == "__main__":
