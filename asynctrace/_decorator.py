@@ -185,8 +185,8 @@ get_top, set_top = top_entry.get, top_entry.set
 class _Steps:
     """A generator's span, active only during its steps; with it what the generator's own code left active.
 
-    Around every step stands what `begin()` and `end()` do, here in the generators themselves: a call each would cost as
-    much again as the step.
+    Around every step, the generators below make active what is inside and put back what was outside: a call each would
+    cost as much again as the step. `begin()` is for what takes longer than that.
     """
 
     __slots__ = ("inside", "span")

@@ -27,8 +27,8 @@ from asynctrace._core.context import SpanContext
 from asynctrace._core.errors import UsageError
 from asynctrace._core.naming import entry_service, operation
 from asynctrace._core.off import OFF
-from asynctrace._core.span import MEASURED
 from asynctrace._core.tracer import tracer
+from asynctrace._core.values import MEASURED
 from asynctrace._patching import Patches
 
 if TYPE_CHECKING:

@@ -4,14 +4,17 @@
 - `frames`: in which generator a span was opened, and whether that is suspended
 - `received`: what a consumer took from a queue or stream, and what of its work belongs to whom
 - `awaited`: the place of a span to come, kept where it is asked for
-- `plain`: the headers that Datadog's tracers write, read here
+- `carrier`, `plain`: headers made safe for ddtrace's propagator; those that Datadog's tracers write, read without it
 - `context`: `SpanContext`, how work crosses a gap
-- `span`: the `Span` handle, `span()`, `start_span()`
+- `api`: `span()`, `start_span()`, `current_span()`, `trace_id()`
+- `span`, `off`: the `Span` handle, and what takes its place while tracing is off
+- `segment`: where spans wait that ddtrace does not know yet; `record`: how they become its; `lean`: whether there are any
+- `values`, `naming`: names and tags fit for the wire, and named as ddtrace does
 - `threads`: work given to thread pools
-- `outcome`: what an exception that leaves a span means
+- `outcome`, `failure`: what an exception that leaves a span means, and what is recorded of it
 - `cancel`: who cancelled
-- `delivery`: what leaves the process, through whose hands; flushing
-- `early`: what leaves before its trace has ended
+- `delivery`, `listening`: what leaves the process, through whose hands; flushing; who looks on
+- `early`: what leaves before its trace has ended, or after it has left
 - `beside`: ddtrace's own integration of asyncio
 - `process`: forks, and the end of the process
 - `tracer`: set-up; the guarded doors

@@ -1,8 +1,8 @@
 """What leaves the process, and when.
 
-Two filters of ours stay registered with ddtrace for good, around the user's: the first gives ddtrace's own spans our
-outcomes, the last hands what is left to whoever records (`asynctrace.testing.Recorder`). `shutdown()` flushes without
-ever blocking the loop.
+Two filters of ours stay registered with ddtrace for good, around the user's: the first adds the records of a trace,
+unloads carriers, and gives ddtrace's own spans our outcomes; the last hands what is left to whoever records
+(`asynctrace.testing.Recorder`). `shutdown()` flushes without ever blocking the loop.
 """
 
 from __future__ import annotations

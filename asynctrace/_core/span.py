@@ -42,9 +42,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("asynctrace")
 
-MEASURED = "_dd.measured"
-"""Metric that makes Datadog compute hits, errors and latency for a span that is not a service's entry."""
-
 
 class Span(Entry):
     """One piece of work: made by `span()` or `start_span()`, found by `current_span()`.

@@ -10,8 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asynctrace._core.naming import operation
-from asynctrace._core.span import MEASURED
-from asynctrace._core.values import Fit, fit, presentable, text
+from asynctrace._core.values import MEASURED, Fit, fit, presentable, text
 from asynctrace.aio_pika.headers import produced_ms
 
 if TYPE_CHECKING:

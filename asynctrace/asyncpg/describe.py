@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from asynctrace._core.naming import operation
 from asynctrace._core.outcome import CANCELLED, TIMEOUT
-from asynctrace._core.span import MEASURED
-from asynctrace._core.values import text
+from asynctrace._core.values import MEASURED, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
