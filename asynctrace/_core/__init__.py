@@ -8,7 +8,8 @@
 - `context`: `SpanContext`, how work crosses a gap
 - `api`: `span()`, `start_span()`, `current_span()`, `trace_id()`
 - `span`, `off`: the `Span` handle, and what takes its place while tracing is off
-- `segment`: where spans wait that ddtrace does not know yet; `record`: how they become its; `lean`: whether there are any
+- `segment`: where spans wait that ddtrace knows nothing of yet; `record`: how they become ddtrace's
+- `lean`: where there must be none of these
 - `values`, `naming`: names and tags fit for the wire, and named as ddtrace does
 - `threads`: work given to thread pools
 - `outcome`, `failure`: what an exception that leaves a span means, and what is recorded of it

@@ -17,7 +17,7 @@ from ddtrace.trace import tracer
 from asynctrace import span
 from asynctrace.asyncpg.options import ACQUIRE_MS, settings
 from tests.contract.subjects import Base
-from tests.integrations.asyncpg.helpers import quiet, wait_event
+from tests.queries.helpers import quiet, wait_event
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

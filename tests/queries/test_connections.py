@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from asynctrace import span
-from tests.integrations.asyncpg.helpers import CONNECT, QUERY, connected, queries
+from tests.queries.helpers import CONNECT, QUERY, connected, queries
 
 if TYPE_CHECKING:
     from collections.abc import Callable

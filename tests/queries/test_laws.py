@@ -22,7 +22,7 @@ from ddtrace.trace import tracer
 
 import asynctrace.asyncpg as room
 from asynctrace import SpanContext, span, uninstall
-from tests.integrations.asyncpg.helpers import ACQUIRE, QUERY, connected, queries
+from tests.queries.helpers import ACQUIRE, QUERY, connected, queries
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from asynctrace import span
-from tests.integrations.asyncpg.helpers import queries, wait_event
+from tests.queries.helpers import queries, wait_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable

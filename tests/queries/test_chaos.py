@@ -14,7 +14,7 @@ import pytest
 
 from asynctrace import install, span, uninstall
 from demos.services import postgres
-from tests.integrations.asyncpg.helpers import ACQUIRE, queries
+from tests.queries.helpers import ACQUIRE, queries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

@@ -11,7 +11,7 @@ from asyncpg.transaction import Transaction
 
 from asynctrace import span
 from asynctrace.asyncpg import install
-from tests.integrations.asyncpg.helpers import queries
+from tests.queries.helpers import queries
 
 if TYPE_CHECKING:
     from asynctrace.testing import RecordedSpan, Recorder

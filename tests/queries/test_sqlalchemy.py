@@ -11,7 +11,7 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from asynctrace import span
-from tests.integrations.asyncpg.helpers import CONNECT, queries, rows
+from tests.queries.helpers import CONNECT, queries, rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from tests.integrations.asyncpg.helpers import connected, quiet
+from tests.queries.helpers import connected, quiet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from asynctrace import span
-from tests.integrations.asyncpg.helpers import QUERY, connected, queries, resources, rows
+from tests.queries.helpers import QUERY, connected, queries, resources, rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

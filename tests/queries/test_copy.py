@@ -7,7 +7,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from asynctrace import span
-from tests.integrations.asyncpg.helpers import resources, rows
+from tests.queries.helpers import resources, rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

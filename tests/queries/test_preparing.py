@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from asyncpg.protocol import Protocol
 
-from tests.integrations.asyncpg.helpers import QUERY, connected, queries, resources, wait_event
+from tests.queries.helpers import QUERY, connected, queries, resources, wait_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable

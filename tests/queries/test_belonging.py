@@ -15,7 +15,7 @@ import pytest
 
 from asynctrace import current_span, span
 from asynctrace._core.provider import top_entry
-from tests.integrations.asyncpg.helpers import CONNECT, connected, queries
+from tests.queries.helpers import CONNECT, connected, queries
 
 if TYPE_CHECKING:
     from collections.abc import Callable

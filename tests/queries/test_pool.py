@@ -11,7 +11,7 @@ import pytest
 
 from asynctrace import span
 from asynctrace.asyncpg import install, pool as room
-from tests.integrations.asyncpg.helpers import ACQUIRE, CONNECT, QUERY, queries, resources
+from tests.queries.helpers import ACQUIRE, CONNECT, QUERY, queries, resources
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
