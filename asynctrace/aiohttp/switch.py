@@ -1,0 +1,14 @@
+"""Whether requests are traced: the patches, and ddtrace's own integration beside us."""
+
+from __future__ import annotations
+
+from asynctrace._core.naming import operation
+from asynctrace._patching import Patches
+
+SUPPORTED = ("3.10", "4")
+"""From this version on, below that one."""
+
+SERVE = operation("aiohttp.request", "http.server.request")
+SEND = operation("aiohttp.request", "http.client.request")
+
+patches = Patches()
