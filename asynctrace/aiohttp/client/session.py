@@ -42,6 +42,7 @@ def traced_session(session: aiohttp.ClientSession) -> aiohttp.ClientSession:
 
 
 def installed(init: Callable[..., None], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Every session is made with ours."""
     if patches and tracer.enabled:
         configs = kwargs.get("trace_configs") or []
         if not _has_ours(configs):
