@@ -86,7 +86,7 @@ def by_program() -> Iterator[None]:
     """ddtrace was told of a header, by a setting that is read elsewhere (a file of the fleet's, remotely)."""
     config._http.trace_headers(["X-Region"])
     yield
-    config._http._reset()
+    config._http._reset()  # type: ignore[no-untyped-call]
 
 
 def test_headers_are_tags_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch, by_program: None) -> None:
