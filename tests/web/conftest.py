@@ -1,0 +1,49 @@
+"""Servers on real sockets, traced by hand or by `install`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp.test_utils import TestServer
+
+from asynctrace import aiohttp as traced_aiohttp, traced_app
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from aiohttp import web
+
+
+@pytest.fixture(autouse=True)
+def by_hand_too() -> Iterator[None]:
+    """What tracing by hand patches, where nothing is installed, comes off, too."""
+    yield
+    traced_aiohttp.uninstall()
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[..., Any]]:
+    """Serve applications on real sockets until the end of the test; keywords are the runner's."""
+    servers: list[TestServer] = []
+
+    async def start(app: web.Application, **kwargs: Any) -> TestServer:
+        server = TestServer(app)
+        await server.start_server(**kwargs)
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        await server.close()
+
+
+@pytest.fixture
+def traced(serve: Callable[..., Any]) -> Callable[..., Any]:
+    """Serve an application that `traced_app` has traced."""
+
+    async def start(app: web.Application, **kwargs: Any) -> TestServer:
+        server: TestServer = await serve(traced_app(app), **kwargs)
+        return server
+
+    return start
