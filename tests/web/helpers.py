@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 from aiohttp import web
 
 from asynctrace import span
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from aiohttp.test_utils import TestServer
 
@@ -27,13 +26,15 @@ def is_server(one: RecordedSpan) -> bool:
 
 async def served(traces: Recorder, count: int = 1) -> list[RecordedSpan]:
     """The server's spans, once there are `count`: the client has its answer a moment before they end."""
-    await traces.wait_for(lambda spans: len(list(filter(is_server, spans))) >= count)
+    await traces.wait_for(lambda recorder: len(list(filter(is_server, recorder.spans))) >= count)
     found = list(filter(is_server, traces.spans))
     assert len(found) == count, traces.report()
     return found
 
 
-def app_with(handler: Callable[[web.Request], Awaitable[Any]], path: str = "/", **kwargs: Any) -> web.Application:
+def app_with(
+    handler: Callable[[web.Request], Awaitable[Any]], path: str = "/", **kwargs: Any
+) -> web.Application:
     """An application of one handler, for every method."""
     app = web.Application(**kwargs)
     app.router.add_route("*", path, handler)
@@ -46,13 +47,15 @@ async def hello(_: web.Request) -> web.Response:
     return web.Response(text="hello")
 
 
-async def ask(server: TestServer, path: str = "/", method: str = "GET", **kwargs: Any) -> tuple[int, bytes]:
-    """One request on a connection of its own: status and body."""
-    async with (
-        aiohttp.ClientSession() as session,
-        session.request(method, server.make_url(path), allow_redirects=False, **kwargs) as reply,
-    ):
-        return reply.status, await reply.read()
+async def ask(
+    server: TestServer, path: str = "/", method: str = "GET", headers: Mapping[str, str] | None = None
+) -> tuple[int, bytes]:
+    """One request on a connection of its own, of a client that nobody traces: status and body."""
+    said = {"Host": f"127.0.0.1:{server.port}", "Connection": "close", **(headers or {})}
+    lines = (f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in said.items()), "", "")
+    async with connection(server, "\r\n".join(lines)) as client:
+        head, _, body = (await client.reader.read()).partition(b"\r\n\r\n")
+    return int(head.split()[1]), body
 
 
 @contextlib.asynccontextmanager

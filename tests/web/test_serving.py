@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from asynctrace import span
+from asynctrace import current_span, span
 from tests.web.helpers import REQUEST, app_with, ask, connection, hello, served
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ async def test_unmatched_requests_share_a_resource(traced: Any, traces: Recorder
     await ask(server, "/wp-login.php")
     await ask(server, "/.env")
     await ask(server, "/broken", "POST")
-    await ask(server, "/broken", "BREW")
+    await ask(server, "/broken", "PROPFIND")
     resources = [one.resource for one in await served(traces, 4)]
     assert resources == ["GET 404", "GET 404", "POST 405", "_OTHER 405"]
 
@@ -127,15 +127,11 @@ async def test_the_handler_may_name_the_resource(traced: Any, traces: Recorder) 
     """What the user has set stays."""
 
     @web.middleware
-    async def fallback(_: web.Request, __: Any) -> web.Response:
-        found = current()
-        found.resource = "page"
+    async def fallback(request: web.Request, handler: Any) -> web.Response:
+        request_span = current_span()
+        assert request_span is not None
+        request_span.resource = "page"
         return web.Response()
-
-    from asynctrace import current_span
-
-    def current() -> Any:
-        return current_span()
 
     server = await traced(web.Application(middlewares=[fallback]))
     await ask(server, "/nowhere")
@@ -176,7 +172,9 @@ async def test_a_request_without_a_host(traced: Any, traces: Recorder) -> None:
 async def test_odd_targets(traced: Any, traces: Recorder, target: str, url: str) -> None:
     """Whatever a client asks for is told as it was said, without credentials."""
     server = await traced(app_with(hello, "/{tail:.*}"))
-    async with connection(server, f"GET {target} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n") as client:
+    async with connection(
+        server, f"GET {target} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
+    ) as client:
         assert b"hello" in await client.reader.read()
     [request] = await served(traces)
     assert request.tags["http.url"] == url
