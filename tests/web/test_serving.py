@@ -54,7 +54,7 @@ async def test_a_request_says_what_datadog_knows(traced: Any, traces: Recorder) 
     assert await ask(server, "/hello/ann?page=2&token=secret", headers=headers) == (200, b"hello")
     [request] = await served(traces)
     assert (request.name, request.resource, request.type) == (REQUEST, "GET /hello/{name}", "web")
-    assert (request.service, request.error, request.outcome, request.parent_id) == ("tests", 0, "ok", 0)
+    assert (request.service, request.error, request.outcome, request.parent_id) == ("tests", 0, "ok", None)
     expected = {
         "component": "aiohttp",
         "span.kind": "server",
