@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from aiohttp.test_utils import TestServer
+from aiohttp import web
 
 from asynctrace import aiohttp as traced_aiohttp, traced_app
+from tests.web.helpers import Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-
-    from aiohttp import web
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +24,14 @@ def by_hand_too() -> Iterator[None]:
 @pytest.fixture
 async def serve() -> AsyncIterator[Callable[..., Any]]:
     """Serve applications on real sockets until the end of the test; keywords are the runner's."""
-    servers: list[TestServer] = []
+    servers: list[Server] = []
 
-    async def start(app: web.Application, **kwargs: Any) -> TestServer:
-        server = TestServer(app)
-        await server.start_server(**kwargs)
+    async def start(app: web.Application, **kwargs: Any) -> Server:
+        runner = web.AppRunner(app, access_log=None, **{"shutdown_timeout": 1, **kwargs})
+        server = Server(runner)
         servers.append(server)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
         return server
 
     yield start
@@ -42,8 +43,8 @@ async def serve() -> AsyncIterator[Callable[..., Any]]:
 def traced(serve: Callable[..., Any]) -> Callable[..., Any]:
     """Serve an application that `traced_app` has traced."""
 
-    async def start(app: web.Application, **kwargs: Any) -> TestServer:
-        server: TestServer = await serve(traced_app(app), **kwargs)
+    async def start(app: web.Application, **kwargs: Any) -> Server:
+        server: Server = await serve(traced_app(app), **kwargs)
         return server
 
     return start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -13,11 +14,41 @@ from asynctrace import span
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-    from aiohttp.test_utils import TestServer
-
     from asynctrace.testing import RecordedSpan, Recorder
 
 REQUEST = "aiohttp.request"
+
+
+class Server:
+    """An application, served."""
+
+    def __init__(self, runner: web.AppRunner) -> None:
+        self.runner = runner
+
+    @property
+    def port(self) -> int:
+        port: int = self.runner.addresses[0][1]
+        return port
+
+    def make_url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def is_left(self) -> bool:
+        """Whether no client is connected any more, as far as the server has noticed."""
+        server = self.runner.server
+        return server is not None and all(one.transport is None for one in server.connections)
+
+    async def close(self) -> None:
+        """As `run_app` ends."""
+        await self.runner.cleanup()
+
+
+async def until(met: Callable[[], object]) -> None:
+    """Turn the loop until something is so that nobody tells."""
+    end = time.monotonic() + 5
+    while not met():
+        assert time.monotonic() < end
+        await asyncio.sleep(0)
 
 
 def is_server(one: RecordedSpan) -> bool:
@@ -48,7 +79,7 @@ async def hello(_: web.Request) -> web.Response:
 
 
 async def ask(
-    server: TestServer, path: str = "/", method: str = "GET", headers: Mapping[str, str] | None = None
+    server: Server, path: str = "/", method: str = "GET", headers: Mapping[str, str] | None = None
 ) -> tuple[int, bytes]:
     """One request on a connection of its own, of a client that nobody traces: status and body."""
     said = {"Host": f"127.0.0.1:{server.port}", "Connection": "close", **(headers or {})}
@@ -59,7 +90,7 @@ async def ask(
 
 
 @contextlib.asynccontextmanager
-async def connection(server: TestServer, said: str = "") -> AsyncIterator[Connection]:
+async def connection(server: Server, said: str = "") -> AsyncIterator[Connection]:
     """A bare connection, on which `said` has been sent."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(said.encode())

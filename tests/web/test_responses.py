@@ -231,7 +231,9 @@ async def test_nothing_stays_active(traced: Any, traces: Recorder) -> None:
     assert current_span() is None
 
 
-@pytest.mark.parametrize(("path", "status"), [("/", "200"), ("/gone", "404"), ("/raised", "403"), ("/broken", "500")])
+@pytest.mark.parametrize(
+    ("path", "status"), [("/", "200"), ("/gone", "404"), ("/raised", "403"), ("/broken", "500")]
+)
 async def test_without_a_server_of_ours(traces: Recorder, path: str, status: str) -> None:
     """Where nobody sees the response out, as when a test calls the application, the middleware's end is the end."""
     from aiohttp.test_utils import make_mocked_request

@@ -12,7 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from asynctrace._core.cancel import CLIENT_DISCONNECTED, SERVER_SHUTDOWN, note
-from asynctrace.aiohttp.server.exchange import Exchange, exchange_of, key
+from asynctrace.aiohttp.server.exchange import Exchange, key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from asynctrace._patching import Patches
 
 log = logging.getLogger("asynctrace")
+
+_in_hand: dict[Any, Exchange] = {}
+"""By connection, what is served on it: one request at a time, however many have been sent."""
 
 
 def watch(patches: Patches) -> None:
@@ -39,12 +42,14 @@ def seen_out(handle: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
 
     @functools.wraps(handle)
     async def method(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        request[storage] = exchange = Exchange(watched=True)
+        request[storage] = _in_hand[self] = exchange = Exchange(watched=True)
         try:
             result = await handle(self, request, *args, **kwargs)
         except BaseException as exc:
             exchange.abandoned(request, exc)
             raise
+        finally:
+            _in_hand.pop(self, None)
         response, cut_short = result
         exchange.answered(request, response, cut_short=cut_short)
         return result
@@ -57,10 +62,9 @@ def lost(
 ) -> None:
     """The connection is gone. Who closes it on this side takes the transport away first: then it was not the client."""
     try:
-        request = protocol._current_request
-        if request is not None and protocol.transport is not None:
-            if (exchange := exchange_of(request)) is not None:
-                exchange.client_left = True
+        exchange = _in_hand.get(protocol)
+        if exchange is not None and protocol.transport is not None:
+            exchange.client_left = True
             if protocol._manager.handler_cancellation and (task := protocol._task_handler) is not None:
                 note(task, CLIENT_DISCONNECTED, lambda: True)
     except Exception:
@@ -73,7 +77,7 @@ def shut_down(
 ) -> Any:
     """The server waits for the request in hand, then cancels it and takes the transport away."""
     try:
-        if protocol._current_request is not None and (task := protocol._task_handler) is not None:
+        if protocol in _in_hand and (task := protocol._task_handler) is not None:
             note(task, SERVER_SHUTDOWN, lambda: protocol.transport is None)
     except Exception:
         log.debug("a server's shutdown is not known as such", exc_info=True)

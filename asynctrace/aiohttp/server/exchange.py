@@ -109,7 +109,7 @@ class Exchange:
             self.span.set_outcome(DISCONNECTED)
         else:
             self._failed(exc)
-            if isinstance(exc, asyncio.CancelledError) and request.transport is None:
+            if isinstance(exc, asyncio.CancelledError) and self._is_server_gone(request):
                 self.span.set_tag(SOURCE_TAG, SERVER_SHUTDOWN)
 
     def _failed(self, exc: BaseException) -> None:
@@ -119,9 +119,13 @@ class Exchange:
             self.message.set_error(exc)
 
     def _is_client_gone(self, request: Any) -> bool:
-        """Whether the client has left; a server that shuts down takes the transport away itself."""
+        """Whether the connection is gone, and not by the server."""
         transport = request.transport
-        return self.client_left or not self.watched if transport is None else transport.is_closing()
+        return not self._is_server_gone(request) if transport is None else transport.is_closing()
+
+    def _is_server_gone(self, request: Any) -> bool:
+        """Whether it is the server that closes the connection: it takes the transport away itself."""
+        return self.watched and not self.client_left and request.transport is None
 
     def answered(self, request: Any, response: Any, *, cut_short: bool = False) -> None:
         """The response is out, or as much of it as the client has taken: that is the end."""
@@ -147,11 +151,11 @@ class Exchange:
                 self.span.set_tag(tag, value)
 
     def _cut_short(self, request: Any) -> None:
-        if self._is_client_gone(request):
-            self.span.set_outcome(DISCONNECTED)
-        else:
+        if self._is_server_gone(request):
             self.span.set_outcome(CANCELLED)
             self.span.set_tag(SOURCE_TAG, SERVER_SHUTDOWN)
+        else:
+            self.span.set_outcome(DISCONNECTED)
 
     def _say_status(self, status: int) -> None:
         self.span.set_tag(STATUS, str(status))  # text, as Datadog's search wants it
