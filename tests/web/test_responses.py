@@ -206,6 +206,7 @@ async def test_background_tasks(traced: Any, traces: Recorder) -> None:
     await traces.wait_for("mail")
     late = traces.one("mail")
     assert (late.trace_id, late.parent_id) == (request.trace_id, request.span_id)
+    assert request.end_ns is not None
     assert request.end_ns < late.start_ns
 
 
