@@ -19,6 +19,7 @@
 | `Context._meta`, `Tracer._tags`, `config._inferred_base_service` | tags that ddtrace gives its spans | without |
 | `config._otel_trace_semantics_enabled` | records without `env` and `version`, as ddtrace has it then | with |
 | `sampling_processor.single_span_rules` | rejected traces are thinned unless such rules keep spans | never thinned |
+| the closure of its handler of SIGTERM | a loop that handles it ends the program as it will | spans are lost then |
 | what `setting()` is asked for, as `config._http` | settings as ddtrace has read them | the defaults |
 | `config._propagation_*` | plain trace headers are read without ddtrace's propagator | by it |
 | `Context._is_remote`, `ddtrace.internal.runtime` | records under a context of this process | ddtrace spans |
@@ -32,6 +33,7 @@ import importlib
 import inspect
 import logging
 import os
+import signal
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -178,6 +180,15 @@ def sample(root: DDSpan) -> None:
         tracer.sample(root)  # type: ignore[no-untyped-call]
     except Exception:
         log.debug("sampling decision failed", exc_info=True)
+
+
+def handler_before(number: int) -> Any:
+    """What handled a signal before ddtrace put its own handlers first, which shut the tracer down."""
+    handler: Any = signal.getsignal(number)
+    while str(getattr(handler, "__module__", "")).startswith("ddtrace."):
+        inside = dict(zip(handler.__code__.co_freevars, handler.__closure__ or (), strict=False))
+        handler = inside["old_signal"].cell_contents
+    return handler
 
 
 def partial_flush() -> bool:
