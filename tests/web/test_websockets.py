@@ -149,7 +149,7 @@ async def test_messages_are_received_as_ever(
 ) -> None:
     """By `receive_json`, with a timeout, in a task: what was asked for comes, and between messages nothing stays."""
     install(websocket_messages=True)
-    seen = []
+    seen: list[Any] = []
 
     async def handler(request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
