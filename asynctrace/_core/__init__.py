@@ -7,7 +7,7 @@
 - `carrier`, `plain`: headers made safe for ddtrace's propagator; those that Datadog's tracers write, read without it
 - `context`: `SpanContext`, how work crosses a gap
 - `api`: `span()`, `start_span()`, `current_span()`, `trace_id()`
-- `span`, `off`: the `Span` handle, and what takes its place while tracing is off
+- `span`, `begin`, `off`: the `Span` handle, how it begins, and what takes its place while tracing is off
 - `segment`: where spans wait that ddtrace knows nothing of yet; `record`: how they become ddtrace's
 - `lean`: where there must be none of these
 - `values`, `naming`: names and tags fit for the wire, and named as ddtrace does
