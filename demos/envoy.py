@@ -57,4 +57,6 @@ def start_chain(running: ExitStack, agent_url: str, between: Callable[[str], Ser
     proxy = running.enter_context(between(back.address))
     environment["DEMO_BACK_URL"] = proxy.url
     front = start("front")
+    for service in (back, front):  # both are told to end before the first is waited for
+        running.callback(service.end)
     return Running(front.address, (back, front))

@@ -6,7 +6,10 @@ import json
 import re
 import subprocess
 import sys
+import urllib.request
 from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,16 +17,17 @@ import pytest
 from asynctrace.agent import start_in_thread
 from demos.envoy import start_chain
 from demos.processes import plain_environment
-from demos.services import ServiceUnavailable, envoy, nginx
+from demos.services import _envoy, _nginx, envoy, fetched, nginx
+from demos.services.process import StartError
 from demos.traces import known, new_trace
 from tests.demos.rows import drawings
+from tests.services.helpers import processes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from asynctrace.agent import AgentThread, Trace
     from demos.processes import Running
-    from demos.services import Service
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 """A proxy that is not here is fetched, once."""
@@ -39,26 +43,39 @@ CALLS = [
 Chain = tuple["AgentThread", "Running"]
 
 
-@pytest.fixture(scope="module", params=["nginx", "envoy"])
-def untraced(request: pytest.FixtureRequest) -> Iterator[Chain]:
-    """Two services, a proxy that traces nothing, and the agent."""
-    yield from chain({"nginx": nginx, "envoy": envoy}[request.param])
+@pytest.fixture(scope="module")
+def nginx_here() -> None:
+    here(_nginx.installed, fetched.nginx)
 
 
 @pytest.fixture(scope="module")
-def traced() -> Iterator[Chain]:
+def envoy_here() -> None:
+    here(_envoy.installed, fetched.envoy)
+
+
+def here(*places: Callable[[], Iterator[Any]]) -> None:
+    """Skips where there is no such program and none can be fetched; one that does not start is a failure."""
+    try:
+        found = any(True for place in places for _ in place())
+    except StartError as error:
+        pytest.skip(f"not here, and not to be fetched: {error}")
+    if not found:
+        pytest.skip("not here, and nothing on this machine could fetch it")
+
+
+@pytest.fixture(scope="module", params=[nginx, envoy])
+def untraced(request: pytest.FixtureRequest) -> Iterator[Chain]:
+    """Two services, a proxy that traces nothing, and the agent."""
+    request.getfixturevalue(f"{request.param.__name__}_here")
+    with start_in_thread() as agent, ExitStack() as running:
+        yield agent, start_chain(running, agent.url, request.param)
+
+
+@pytest.fixture(scope="module")
+def traced(envoy_here: None) -> Iterator[Chain]:
     """Two services and an Envoy that traces, too."""
-    with start_in_thread() as agent:
-        yield from chain(lambda back: envoy(back, agent=agent.url), agent)
-
-
-def chain(between: Callable[[str], Service], agent: AgentThread | None = None) -> Iterator[Chain]:
-    with ExitStack() as running:
-        agent = agent or running.enter_context(start_in_thread())
-        try:
-            yield agent, start_chain(running, agent.url, between)
-        except ServiceUnavailable as nowhere:
-            pytest.skip(str(nowhere))
+    with start_in_thread() as agent, ExitStack() as running:
+        yield agent, start_chain(running, agent.url, partial(envoy, agent=agent.url))
 
 
 def ask(chain: Chain, services: set[str], body: bytes | None = None) -> tuple[dict[str, Any], Trace]:
@@ -97,7 +114,7 @@ def test_a_proxy_passes_the_context(untraced: Chain) -> None:
     assert line_of(trace) == CALLS
     [call] = [span for span in trace.spans if span.service == "front" and span.parent_id]
     assert sent_by(reached["headers"]) == ({call.span_id}, {trace.id})
-    assert "dd=s:1" in reached["headers"]["tracestate"]
+    assert re.search(r"\bdd=[^,]*\bs:1\b", reached["headers"]["tracestate"])
     assert reached["headers"]["x-datadog-sampling-priority"] == "1"
 
 
@@ -128,8 +145,35 @@ def test_envoys_own_span_stands_between_the_services_spans(traced: Chain) -> Non
     assert call.duration >= proxy.duration >= back.duration
 
 
-def test_a_caller_that_does_not_sample_is_heard_by_envoy(traced: Chain) -> None:
-    """The decision is made once: what front's caller drops, Envoy and back drop, too."""
+def test_what_the_caller_drops_is_dropped_behind_envoy(traced: Chain) -> None:
+    """The decision is made once: Envoy hands on the caller's, in both families."""
+    headers = {"x-datadog-trace-id": "77", "x-datadog-parent-id": "7", "x-datadog-sampling-priority": "-1"}
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{traced[1].address}/greeting", headers=headers)
+    ) as answer:
+        reached = json.load(answer)["headers"]
+    assert (reached["x-datadog-trace-id"], reached["x-datadog-sampling-priority"]) == ("77", "-1")
+    assert reached["traceparent"].startswith(f"00-{77:032x}-")
+    assert reached["traceparent"].endswith("-00")
+
+
+@pytest.mark.parametrize("name", ["nginx", "envoy"])
+def test_a_proxy_ends_with_a_program_that_is_killed(name: str, request: pytest.FixtureRequest) -> None:
+    """Nobody is left to stop it: its processes and its folder go all the same."""
+    request.getfixturevalue(f"{name}_here")
+    program = f"""if True:
+        import time
+        from demos.services import {name}
+        proxy = {name}("http://127.0.0.1:9")
+        print(proxy.server.folder, flush=True)
+        time.sleep(60)"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        folder = process.stdout.readline().strip()
+        assert any(name in line for line in processes_of(folder))
+        process.kill()
+    while Path(folder).exists() or processes_of(folder):
+        pass
 
 
 def demo(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -138,7 +182,7 @@ def demo(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.usefixtures("traced")  # which fetches Envoy where it has to be
+@pytest.mark.usefixtures("envoy_here")
 def test_the_demo_draws_the_trace() -> None:
     """`python3 -m demos envoy`: exit code 0, five rows, the line for scripts at the end, nothing on stderr."""
     ran = demo(COLUMNS="80")
