@@ -67,5 +67,8 @@ def wait_for_reader() -> None:
     """The page is gone when we are: whoever sits at the terminal is given time to look at it."""
     if sys.stdin.isatty() and sys.stdout.isatty():
         say("The traces stay in the browser until you press Enter.")
-        with suppress(OSError):  # where only sockets can be waited for
-            select.select([sys.stdin], [], [], READER_SECONDS)
+        try:
+            with suppress(OSError):  # where only sockets can be waited for
+                select.select([sys.stdin], [], [], READER_SECONDS)
+        except KeyboardInterrupt:  # another way to say the same
+            print()

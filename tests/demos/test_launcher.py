@@ -217,3 +217,19 @@ def test_what_keep_cannot_do_is_said() -> None:
     ran = demo("flamegraphs", "--keep")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "--keep is for services" in ran.stderr
+
+
+def test_ctrl_c_while_it_is_loaded_is_no_traceback() -> None:
+    """The first moments are spent on imports; who changes their mind then sees nothing of them."""
+    program = """if True:
+        import runpy, sys
+        class Interrupting:
+            def find_spec(self, name, *_):
+                if name == "demos.launcher":
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Interrupting())
+        runpy.run_module("demos", run_name="__main__", alter_sys=True)"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (128 + signal.SIGINT, "", "")
