@@ -193,9 +193,9 @@ class _Chunk:
         self._segment, self._service, self._source = segment, service, source
         self._trace_id, self._context = segment.trace_id, segment.context
         self._fixed = tags_of(segment, service)
-        if source:
+        if source := source_at_end(source, service, None):
             self._fixed[_SERVICE_SOURCE] = source
-        self._unusual = (service or "").lower() != doors.ordinary_service() or doors.is_inferred(service)
+        self._unusual = (service or "").lower() != doors.ordinary_service()
 
     @staticmethod
     def _say_source(span: DDSpan, source: str) -> None:
