@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         choices=("shop", "flamegraphs", "envoy"),
         default="shop",
-        help="default: %(default)s",
+        help="which one to run; %(default)s when left out",
     )
     parser.add_argument("--keep", action="store_true", help="leave the services running; Ctrl-C ends them")
     return parser

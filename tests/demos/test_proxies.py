@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from asynctrace.agent import AgentThread, Trace
     from demos.processes import Running
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 """A proxy that is not here is fetched, once."""
 
 CALLS = [
