@@ -18,7 +18,7 @@
 - `early`: what leaves before its trace has ended, or after it has left
 - `beside`: ddtrace's own integration of asyncio
 - `process`: forks, and the end of the process
-- `tracer`: set-up; the guarded doors
+- `tracer`, `aggregator`: set-up; the guarded doors of ddtrace, and of where it collects traces
 - `errors`: what we raise
 
 Importing this package sets the tracer up: it is what `import asynctrace` avoids until a name of it is used.
