@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asynctrace.agent import AgentThread
+    from demos.processes import Running
     from demos.services import Service
     from tests.agent.browser.pages import Viewer
 
@@ -27,14 +28,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 @pytest.fixture
 def shop(
     agent: AgentThread, postgres: Service, rabbitmq: Service, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[launcher.Shop]:
+) -> Iterator[Running]:
     monkeypatch.setenv("ASYNCTRACE_POSTGRES_URL", postgres.url)
     monkeypatch.setenv("ASYNCTRACE_AMQP_URL", rabbitmq.url)
     with ExitStack() as running:
         yield launcher.start_shop(running, agent.url)
 
 
-async def test_an_order_is_seen_while_it_is_placed(shop: launcher.Shop, viewer: Viewer) -> None:
+async def test_an_order_is_seen_while_it_is_placed(shop: Running, viewer: Viewer) -> None:
     """The page that waits shows the order a moment after it was answered, whole, with its queue and its query."""
     order = launcher.ORDERS[1]
     await asyncio.to_thread(launcher.place, shop, order)
@@ -55,7 +56,7 @@ async def test_an_order_is_seen_while_it_is_placed(shop: launcher.Shop, viewer: 
     await expect(viewer.detail.locator("h3")).to_have_text(re.compile("SELECT coalesce"))
 
 
-async def test_an_order_that_fails_says_why(shop: launcher.Shop, viewer: Viewer) -> None:
+async def test_an_order_that_fails_says_why(shop: Running, viewer: Viewer) -> None:
     """The filter finds it, the finding leads to the query that broke the constraint, the stack to the shop's line."""
     for order in launcher.ORDERS:
         await asyncio.to_thread(launcher.place, shop, order)
