@@ -48,8 +48,8 @@ async def test_an_order_is_seen_while_it_is_placed(shop: Running, viewer: Viewer
     await viewer.says(viewer.page.locator("h1"), "3 processes · 16 spans")
     for lane in ("shop 9", "pricing 3", "worker 4"):
         await viewer.says(viewer.page.locator(".sub"), lane)
-    assert await viewer.pixels("path") > 100
-    assert await viewer.pixels("queue") > 20, "the arrow from the publish to the worker"
+    await viewer.draws("path", 100)
+    await viewer.draws("queue", 20)  # the arrow from the publish to the worker
     await viewer.page.get_by_label("find spans in this trace").fill("type:sql service:pricing")
     await expect(viewer.page.get_by_text("1 span", exact=True)).to_be_visible()
     await viewer.page.get_by_label("find spans in this trace").press("Enter")
