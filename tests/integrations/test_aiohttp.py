@@ -284,10 +284,10 @@ async def test_the_callers_trace_configs_stay_the_callers(installed: Any, serve:
     async with aiohttp.ClientSession(trace_configs=shared) as session:
         async with session.get(server.make_url("/headers")) as reply:
             assert reply.status == 200
-        assert len(session.trace_configs) == 2
+        assert session.trace_configs == shared
     traced_session(session)
     assert shared == [theirs]
-    assert seen == [None]
+    assert [one and one.name for one in seen] == [REQUEST]
 
 
 async def test_factories_of_every_kind(serve: Any, traces: Recorder) -> None:
