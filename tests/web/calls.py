@@ -15,9 +15,7 @@ async def calls(traces: Recorder, count: int = 1, name: str = CALL) -> list[Reco
     """The client's spans of that name, in the order of their beginnings, once there are `count`; no more of them."""
 
     def found() -> list[RecordedSpan]:
-        return [
-            one for one in traces.spans if one.name == name and one.tags["component"] == "aiohttp_client"
-        ]
+        return [one for one in traces.spans if one.name == name and one.tags["component"] == "aiohttp_client"]
 
     await traces.wait_for(lambda _: len(found()) >= count)
     assert len(found()) == count

@@ -1,4 +1,4 @@
-"""A server on a bare socket, for the client's tests: it sees every byte, says what it is told to, and traces nothing."""
+"""A server on a bare socket, for tests of the client: sees every byte, says what it is told to, and traces nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class Asked:
     async def answer(self, status: str = "200 OK", body: bytes = b"", *headers: str) -> None:
         """A whole answer, in one piece."""
         head = (f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers)
-        self.writer.write(("\r\n".join(head) + "\r\n\r\n").encode() + (b"" if self.method == "HEAD" else body))
+        self.writer.write(
+            ("\r\n".join(head) + "\r\n\r\n").encode() + (b"" if self.method == "HEAD" else body)
+        )
         await self.writer.drain()
 
 
@@ -89,6 +91,7 @@ async def listening() -> AsyncIterator[Peer]:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
+        task.add_done_callback(tasks.discard)
         with contextlib.suppress(asyncio.CancelledError):
             await peer.serve(reader, writer)
 

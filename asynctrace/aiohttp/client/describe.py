@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from yarl import URL
 
 from asynctrace._core.span import Span
 from asynctrace._core.values import PORT, Fit, fit, text
 from asynctrace.aiohttp.client.settings import settings
 from asynctrace.aiohttp.switch import SEND
-
-if TYPE_CHECKING:
-    from yarl import URL
+from asynctrace.aiohttp.url import told
 
 ATTEMPT = "aiohttp.attempt"
 """One request of a call that has client middlewares, which may send several."""
@@ -48,16 +48,16 @@ def describe_request(name: str, method: str, url: URL) -> Span:
     """The (unopened) span of a request sent. Resource: method and path, as ddtrace has it for other clients."""
     host = url.host
     tags = Fit(_towards(method, host, url.port))
-    tags["http.url"] = text(url.with_query(None).with_fragment(None).with_user(None))
+    tags["http.url"] = text(told(str(url), settings.tell_query))
     service = host if settings.split_by_domain else settings.service
     return Span(name, None, text(f"{method} {url.path}"), service, "http", tags)
 
 
-def describe_call(session: Any, method: str, url: Any) -> Span:
-    """The (unopened) span of a call: what `session.request(method, url)` was asked."""
-    from yarl import URL
-
+def describe_call(session: Any, method: str, url: Any, params: Any) -> Span:
+    """The (unopened) span of a call: what `session.request(method, url, params=params)` was asked."""
     url = URL(url)
     if not url.absolute and (base := getattr(session, "_base_url", None)) is not None:
         url = base.join(url)
+    if params:
+        url = url.update_query(params)
     return describe_request(SEND, method.upper(), url)

@@ -48,8 +48,7 @@ def traced_session(session: aiohttp.ClientSession) -> aiohttp.ClientSession:
             hint="traced_session(aiohttp.ClientSession())",
         )
     if tracer.enabled and not _is_by_hand(session) and hasattr(session, REQUEST):
-        connections.open_doors()
-        connections.by_hand.add(session)
+        connections.open_doors_for(session)
         vars(session)[REQUEST] = _ByHand(session)
     return session
 
@@ -86,7 +85,7 @@ async def _called(session: Any, request: Request, args: tuple[Any, ...], kwargs:
         return await request(session, *args, **kwargs)
     try:
         method, url = args
-        call = Call(describe_call(session, method, url))
+        call = Call(describe_call(session, method, url, kwargs.get("params")))
         kwargs = with_attempts(session, kwargs)
     except Exception:
         log.debug("a call goes untraced", exc_info=True)

@@ -6,6 +6,8 @@ import logging
 import os
 
 from asynctrace._core.naming import integration_service, is_on, is_true
+from asynctrace.aiohttp.header_tags import header_tags
+from asynctrace.aiohttp.url import query_teller
 
 log = logging.getLogger("asynctrace")
 
@@ -25,6 +27,8 @@ class Settings:
         self.split_by_domain = is_true(os.environ.get("DD_AIOHTTP_CLIENT_SPLIT_BY_DOMAIN", ""))
         self.propagates = is_on("DD_AIOHTTP_CLIENT_DISTRIBUTED_TRACING")
         self.errors = statuses(os.environ.get("DD_TRACE_HTTP_CLIENT_ERROR_STATUSES") or ERROR_STATUSES)
+        self.tell_query = query_teller("DD_HTTP_CLIENT_TAG_QUERY_STRING")
+        self.headers = header_tags()
 
 
 def statuses(setting: str) -> frozenset[int]:
