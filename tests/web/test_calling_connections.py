@@ -267,12 +267,12 @@ async def _many(peer: Peer, traces: Recorder, count: int) -> None:
         callers = {one.span_id: one.trace_id for one in traces.spans if one.name == "caller"}
         assert all(callers.pop(one.parent_id or 0) == one.trace_id for one in spans)
         assert callers == {}
-        seen.append(len(spans))
+        done.append(len(spans))
         traces.clear()
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
-    seen: list[int] = []
+    done: list[int] = []
     await lot(1000)
     tracemalloc.start()
     try:
@@ -280,7 +280,7 @@ async def _many(peer: Peer, traces: Recorder, count: int) -> None:
         last = [await lot(count // 4) for _ in range(3)][-1]
     finally:
         tracemalloc.stop()
-    assert seen == [1000, *[count // 4] * 4]
+    assert done == [1000, *[count // 4] * 4]
     assert last - first < 200_000
 
 
