@@ -234,6 +234,13 @@ class Span(Entry):
 
     # -- end
 
+    def step_aside(self) -> None:
+        """Be active here no more, and go on: what is done from now on is not below it."""
+        was_active = top_entry.get() is self
+        self.pop()
+        if was_active and not self._written:
+            provider.announce_top()
+
     def finish(self) -> None:
         """End it; anywhere, in any task or thread. Ending twice does nothing."""
         if not self._written:

@@ -14,6 +14,7 @@ Those of the aggregator, in which ddtrace collects traces, are in `aggregator.py
 | `Span._set_attributes` | the tags of a record in one call | `set_tag` for each |
 | `Context._meta`, `Tracer._tags`, `config._inferred_base_service` | tags that ddtrace gives its spans | without |
 | `config._otel_trace_semantics_enabled` | records without `env` and `version`, as ddtrace has it then | with |
+| `config._http`, `._obfuscation_*` and others that `setting()` is asked for | ddtrace's HTTP settings | defaults |
 | `config._propagation_*` | plain trace headers are read without ddtrace's propagator | by it |
 | `Context._is_remote`, `ddtrace.internal.runtime` | records under a context of this process | ddtrace spans |
 | `core.has_listeners`, `SpanProcessor.__processors__` | products that watch running spans | by their settings |
@@ -96,6 +97,14 @@ def register(first: TraceFilter, last: TraceFilter) -> None:
         enabled = tracer.enabled
         tracer.configure(trace_processors=[first, last])
         tracer.enabled = enabled
+
+
+def setting(name: str, default: Any = None) -> Any:
+    """A setting of ddtrace's that is not public, as ddtrace has read it: `_http._header_tags`, say."""
+    value: Any = ddtrace.config
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return default if value is None else value
 
 
 def local_root(span: DDSpan) -> DDSpan:

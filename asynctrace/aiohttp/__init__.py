@@ -41,3 +41,4 @@ def install() -> None:
 def uninstall() -> None:
     """Take the patches off; what was made under them goes untraced from now on, except what was traced by hand."""
     patches.undo()
+    client.uninstall()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from demos.services import Service
 
-NAMES = ("messages", "queries")
+NAMES = ("messages", "queries", "calling")
 
 
 class Base(ABC):
