@@ -64,3 +64,4 @@ def uninstall() -> None:
     """Take the patches off; what was made under them goes untraced from now on, except what was traced by hand."""
     patches.undo()
     watching.undo()
+    client.uninstall()

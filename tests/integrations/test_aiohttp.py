@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from asynctrace import UsageError, current_span, span, traced_app, uninstall
+from asynctrace import span, traced_app, uninstall
 from asynctrace.aiohttp import traced_session
 
 if TYPE_CHECKING:
@@ -92,56 +92,6 @@ async def test_the_trace_goes_from_client_to_server(installed: Any, serve: Any, 
     assert {key: call.tags.get(key) for key in expected} == expected
 
 
-async def test_headers_are_injected_into_a_copy(serve: Any, traces: Recorder) -> None:
-    """The caller's headers stay as they are, arrive complete, and a stale traceparent is replaced."""
-    server = await serve(make_app())
-    mine = {"X-Tenant": "a", "Traceparent": "stale"}
-    async with (
-        traced_session(aiohttp.ClientSession()) as session,
-        session.get(server.make_url("/headers"), headers=mine) as reply,
-    ):
-        arrived = [(key.lower(), value) for key, value in await reply.json()]
-    [call] = await answered(traces, 1, "client")
-    assert mine == {"X-Tenant": "a", "Traceparent": "stale"}
-    assert ("x-tenant", "a") in arrived
-    [traceparent] = [value for key, value in arrived if key == "traceparent"]
-    assert traceparent.startswith(f"00-{call.trace_id:032x}-{call.span_id:016x}-")
-
-
-async def test_a_failed_call_is_an_error_and_raises_as_ever(traces: Recorder, unused_tcp_port: int) -> None:
-    """Nobody listens: aiohttp's own exception, and the call's span has it."""
-    async with traced_session(aiohttp.ClientSession()) as session:
-        with pytest.raises(aiohttp.ClientConnectorError):
-            await session.get(f"http://127.0.0.1:{unused_tcp_port}/")
-    [call] = await answered(traces, 1, "client")
-    assert (call.error, call.outcome) == (1, "error")
-
-
-async def test_a_call_that_times_out_and_one_that_is_cancelled(serve: Any, traces: Recorder) -> None:
-    """A timeout is an error, a cancellation is none; both end the span."""
-    waiting = asyncio.Event()
-
-    async def never(_: web.Request) -> web.Response:
-        waiting.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    app = web.Application()
-    app.router.add_get("/", never)
-    server = await serve(app)
-    async with traced_session(aiohttp.ClientSession()) as session:
-        with pytest.raises(asyncio.TimeoutError):
-            await session.get(server.make_url("/"), timeout=aiohttp.ClientTimeout(total=0.05))
-        waiting.clear()
-        call = asyncio.create_task(session.get(server.make_url("/")))
-        await waiting.wait()
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-    calls = await answered(traces, 2, "client")
-    assert [(one.outcome, one.error) for one in calls] == [("timeout", 1), ("cancelled", 0)]
-
-
 async def test_tracing_twice_is_tracing_once(installed: Any, serve: Any, traces: Recorder) -> None:
     """traced_app twice, installed on top, sub-applications: one span a request and a call."""
     installed("aiohttp")
@@ -168,30 +118,3 @@ async def test_uninstalled_is_untraced(installed: Any, serve: Any, traces: Recor
     assert [one.name for one in traces.spans] == ["work"]
     assert not hasattr(web.Application.pre_freeze, "__wrapped__")
     assert not hasattr(aiohttp.ClientSession.__init__, "__wrapped__")
-
-
-async def test_the_callers_trace_configs_stay_the_callers(installed: Any, serve: Any) -> None:
-    """A list of trace configs given to sessions is not written to, and works beside ours."""
-    installed("aiohttp")
-    seen = []
-
-    async def started(*_: object) -> None:
-        seen.append(current_span())
-
-    theirs = aiohttp.TraceConfig()
-    theirs.on_request_start.append(started)
-    shared = [theirs]
-    server = await serve(make_app())
-    async with aiohttp.ClientSession(trace_configs=shared) as session:
-        async with session.get(server.make_url("/headers")) as reply:
-            assert reply.status == 200
-        assert len(session.trace_configs) == 2
-    traced_session(session)
-    assert shared == [theirs]
-    assert seen == [None]
-
-
-def test_what_is_no_factory_is_refused() -> None:
-    """A clear error that says what to pass."""
-    with pytest.raises(UsageError, match="ClientSession, got int"):
-        traced_session(7)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Servers on real sockets, traced by hand or by `install`."""
+"""Servers on real sockets, gone at the end of the test: traced, untraced, and bare ones."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from aiohttp import web
 
 from asynctrace import aiohttp as traced_aiohttp, traced_app
 from tests.web.helpers import Server
+from tests.web.peer import listening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+    from tests.web.peer import Peer
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +51,10 @@ def traced(serve: Callable[..., Any]) -> Callable[..., Any]:
         return server
 
     return start
+
+
+@pytest.fixture
+async def peer() -> AsyncIterator[Peer]:
+    """A server on a bare socket."""
+    async with listening() as listener:
+        yield listener

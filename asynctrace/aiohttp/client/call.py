@@ -1,74 +1,144 @@
-"""A call, from its start to its end, as aiohttp's `TraceConfig` tells of it."""
+"""A call: one request as its caller sees it, from its start to the end of the answer's body.
+
+Its span is what is active while aiohttp's own code runs, and middlewares, hooks, resolvers and uploads of the user's
+in it. With the answer's headers that is over: what the caller does until it has read the body is the caller's. The
+span goes on until the connection is given back: the body has been read, released, or dropped.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from asynctrace._core.api import described
-from asynctrace._core.off import OFF
+from asynctrace._core.outcome import ERROR
+from asynctrace._core.provider import provider
 from asynctrace._core.tracer import tracer
-from asynctrace.aiohttp.client.describe import describe_call
-from asynctrace.aiohttp.switch import patches
+from asynctrace.aiohttp.client.body import tell_outcome
+from asynctrace.aiohttp.client.describe import ATTEMPTS, REASON, REDIRECTS, STATUS
+from asynctrace.aiohttp.client.settings import settings
+from asynctrace.aiohttp.client.waits import BODY, TTFB, Waits
+from asynctrace.aiohttp.header_tags import tags_from
 
 if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    import aiohttp
+    from collections.abc import Awaitable
 
     from asynctrace._core.span import Span
+    from asynctrace.aiohttp.header_tags import Wanted
+
+    Response = TypeVar("Response")
 
 log = logging.getLogger("asynctrace")
 
-FIRST_CLIENT_ERROR = 400
+SWITCHED = 101
+"""The status of an answer after which the connection is a WebSocket: what follows is no body."""
 
 
-def record_status(span: Span, status: int, *, error: bool) -> None:
-    """The status; text, as Datadog's search wants it."""
-    span.set_tag("http.status_code", str(status))
-    if error:
-        span.set_outcome("error")
+class Call:
+    """One call, or (`attempts.py`) one request of those that its middlewares send."""
+
+    __slots__ = ("_content", "over", "sent", "span", "waits")
+
+    def __init__(self, span: Span) -> None:
+        self.span = span.open(activate=tracer.context_provider is provider)
+        self.waits = Waits()
+        self.sent = 0
+        self.over = False
+        self._content: Any = None
+
+    def goes_out(self, headers: Any) -> None:
+        """A request is about to be sent: its headers, which are aiohttp's own copy, name this call."""
+        self.sent += 1
+        self.waits.enter(None)
+        if settings.propagates:
+            self.span.context.inject(headers)
+        if settings.headers.request:
+            self._tag_headers(headers, settings.headers.request)
+
+    def connected(self) -> None:
+        """It has a connection."""
+        self.waits.enter(TTFB)
+
+    def answered(self, response: Any) -> None:
+        """The answer's headers are there, and the caller has them."""
+        self.waits.enter(None)
+        self.span.step_aside()
+        try:
+            self._record_status(response.status, response.reason, response.history)
+            if settings.headers.response:
+                self._tag_headers(response.headers, settings.headers.response)
+            if response.status == SWITCHED:
+                self.end()
+                return
+            self.waits.enter(BODY)
+            connection = response.connection
+            if connection is None:  # the body has come with the headers
+                self.end()
+                return
+            # not the response itself: it holds the connection, and is to be freed when its caller lets go of it
+            self._content = response.content
+            connection.add_callback(self._body_over)
+        except Exception:
+            log.debug("the end of a body can't be told", exc_info=True)
+            self.end()
+
+    def failed(self, exc: BaseException) -> None:
+        """There is no answer: `exc` says why."""
+        self.span.step_aside()
+        try:
+            status = getattr(exc, "status", None)  # of an answer that aiohttp was asked to raise
+            if isinstance(status, int) and status:
+                self._record_status(status, getattr(exc, "message", None), getattr(exc, "history", ()))
+            self.span.set_error(exc)
+        except Exception:
+            log.debug("the outcome of a call could not be told", exc_info=True)
+        self.end()
+
+    def _record_status(self, status: int, reason: str | None, history: Any) -> None:
+        span = self.span
+        span.set_tag(STATUS, str(status))  # text, as Datadog's search wants it
+        if reason:
+            span.set_tag(REASON, reason)
+        if history:
+            span.set_tag(REDIRECTS, len(history))
+        if status in settings.errors:
+            span.set_outcome(ERROR)
+
+    def _tag_headers(self, headers: Any, wanted: Wanted) -> None:
+        for key, value in tags_from(headers, wanted).items():
+            self.span.set_tag(key, value)
+
+    def _body_over(self) -> None:
+        content, self._content = self._content, None
+        try:
+            tell_outcome(self.span, content)
+        except Exception:
+            log.debug("the outcome of a body could not be told", exc_info=True)
+        self.end()
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self.over = True
+        self.waits.tell(self.span)
+        if self.sent > 1:
+            self.span.set_tag(ATTEMPTS, self.sent)
+        self.span.finish()
 
 
-async def _call_started(_: Any, ctx: SimpleNamespace, params: Any) -> None:
-    ctx.span = OFF
-    if ctx.quiet():
-        return
-    # not active: what the caller does until it reads the body is the caller's
-    ctx.span = described(describe_call, params.method, params.url).open(activate=False)
+calling: ContextVar[Call | None] = ContextVar("asynctrace.aiohttp.call", default=None)
+"""The call whose requests are being sent here: `connections.py` writes its headers, and tells it of its waits."""
+
+
+async def made(call: Call, running: Awaitable[Response]) -> Response:
+    """What aiohttp does for this call."""
+    before = calling.get()
+    calling.set(call)
     try:
-        ctx.span.context.inject(params.headers)  # the request's own copy of the caller's headers
-    except Exception:
-        log.debug("no trace headers written", exc_info=True)
-
-
-async def _call_ended(_: Any, ctx: SimpleNamespace, params: Any) -> None:
-    record_status(ctx.span, params.response.status, error=params.response.status >= FIRST_CLIENT_ERROR)
-    ctx.span.finish()
-
-
-async def _call_failed(_: Any, ctx: SimpleNamespace, params: Any) -> None:
-    ctx.span.set_error(params.exception)
-    ctx.span.finish()
-
-
-def trace_config(*, by_hand: bool) -> aiohttp.TraceConfig:
-    """Ours, for one session."""
-    import types
-
-    import aiohttp
-
-    def quiet() -> bool:
-        if not tracer.enabled:
-            return True
-        return not by_hand and (not patches or bool(getattr(aiohttp, "_datadog_patch", False)))
-
-    def context(**_: object) -> SimpleNamespace:
-        return types.SimpleNamespace(span=OFF, quiet=quiet)
-
-    config = aiohttp.TraceConfig(trace_config_ctx_factory=context)  # type: ignore[arg-type]  # called like the class
-    config.on_request_start.append(_call_started)
-    config.on_request_end.append(_call_ended)
-    config.on_request_exception.append(_call_failed)
-    config._asynctrace = True  # type: ignore[attr-defined]
-    return config
+        response = await running
+    except BaseException as exc:
+        calling.set(before)
+        call.failed(exc)
+        raise
+    calling.set(before)
+    call.answered(response)
+    return response

@@ -1,24 +1,63 @@
-"""A request sent: name, resource, tags."""
+"""What a span of the client says: names and tags of ddtrace's own integration."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import Any
 
+from yarl import URL
+
+from asynctrace._core.span import Span
+from asynctrace._core.values import PORT, Fit, fit, text
+from asynctrace.aiohttp.client.settings import settings
 from asynctrace.aiohttp.switch import SEND
+from asynctrace.aiohttp.url import told
 
-if TYPE_CHECKING:
-    from asynctrace._core.api import Description
+ATTEMPT = "aiohttp.attempt"
+"""One request of a call that has client middlewares, which may send several."""
+
+STATUS = "http.status_code"
+REASON = "http.status_msg"
+
+REDIRECTS = "http.client.redirects"
+"""How many redirects a call has followed."""
+
+ATTEMPTS = "http.client.attempts"
+"""How many requests a call has sent, where that is not one: redirects and whatever was sent again."""
+
+RESEND = "http.request.resend_count"
+"""Which request of a call this is, counted from 0; OpenTelemetry's name."""
 
 
-def describe_call(method: str, url: Any) -> Description:
-    """A request sent."""
+@lru_cache(maxsize=1000)
+def _towards(method: str, host: str | None, port: int | None) -> Fit:
+    """The tags of every request of this kind that goes there."""
     tags: dict[str, Any] = {
         "component": "aiohttp_client",
+        "span.kind": "client",
         "http.method": method,
-        "http.url": str(url.with_query(None).with_fragment(None).with_user(None)),
-        "out.host": url.host or "",
-        "server.address": url.host or "",
+        "out.host": host or "",
+        "server.address": host or "",
     }
-    if url.port is not None:
-        tags["network.destination.port"] = url.port
-    return {"name": SEND, "resource": f"{method} {url.path}", "type": "http", "kind": "client", "tags": tags}
+    if port is not None:
+        tags[PORT] = port
+    return Fit(fit(*one) for one in tags.items())
+
+
+def describe_request(name: str, method: str, url: URL) -> Span:
+    """The (unopened) span of a request sent. Resource: method and path, as ddtrace has it for other clients."""
+    host = url.host
+    tags = Fit(_towards(method, host, url.port))
+    tags["http.url"] = text(told(str(url), settings.tell_query))
+    service = host if settings.split_by_domain else settings.service
+    return Span(name, None, text(f"{method} {url.path}"), service, "http", tags)
+
+
+def describe_call(session: Any, method: str, url: Any, params: Any) -> Span:
+    """The (unopened) span of a call: what `session.request(method, url, params=params)` was asked."""
+    url = URL(url)
+    if not url.absolute and (base := getattr(session, "_base_url", None)) is not None:
+        url = base.join(url)
+    if params:
+        url = url.update_query(params)
+    return describe_request(SEND, method.upper(), url)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from asynctrace.aiohttp.client import session
+import aiohttp
+
+from asynctrace.aiohttp.client import connections, session
 from asynctrace.aiohttp.switch import patches
 
 
 def install() -> None:
-    """Trace every session made from now on."""
-    import aiohttp
+    """Trace every session, those that are open, too."""
+    if (request := vars(aiohttp.ClientSession).get(session.REQUEST)) is not None:
+        connections.open_doors()
+        patches.replace(aiohttp.ClientSession, session.REQUEST, session.traced(request))
 
-    patches.wrap(aiohttp.ClientSession, "__init__", session.installed)
+
+def uninstall() -> None:
+    """The session's door goes with `patches`; sessions that were traced by hand stay so."""
+    connections.close_doors()

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import weakref
 from typing import TYPE_CHECKING, Any
+
+import aiohttp
 
 from asynctrace._core.errors import UsageError
 from asynctrace._core.tracer import tracer
-from asynctrace.aiohttp.client.call import trace_config
+from asynctrace.aiohttp.client import connections
+from asynctrace.aiohttp.client.attempts import with_attempts
+from asynctrace.aiohttp.client.call import Call, made
+from asynctrace.aiohttp.client.describe import describe_call
 from asynctrace.aiohttp.switch import patches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
-    import aiohttp
+    Request = Callable[..., Awaitable[Any]]
 
+log = logging.getLogger("asynctrace")
 
-def _has_ours(configs: Any) -> bool:
-    return any(getattr(config, "_asynctrace", False) for config in configs)
+REQUEST = "_request"
+"""The method of a session behind all others. Where it is not, calls go untraced."""
+
+_aiohttp = vars(aiohttp)
 
 
 def traced_session(session: aiohttp.ClientSession) -> aiohttp.ClientSession:
     """The session, with every call a span and its context in the request's headers. In place; twice is once.
+
+    The headers that are given to it, and its own, stay as they are. Raises `UsageError` for anything but a
+    `ClientSession`.
 
     Example:
         >>> async def price(url):
@@ -28,23 +42,52 @@ def traced_session(session: aiohttp.ClientSession) -> aiohttp.ClientSession:
         ...         async with session.get(url) as response:
         ...             return await response.json()
     """
-    configs = getattr(session, "trace_configs", None)
-    if configs is None:
+    if not isinstance(session, aiohttp.ClientSession):
         raise UsageError(
             f"traced_session() needs an aiohttp.ClientSession, got {type(session).__name__}",
             hint="traced_session(aiohttp.ClientSession())",
         )
-    if tracer.enabled and not _has_ours(configs):
-        ours = trace_config(by_hand=True)
-        ours.freeze()
-        session._trace_configs = [*configs, ours]  # its list may be the caller's own, shared between sessions
+    if tracer.enabled and not _is_by_hand(session) and hasattr(session, REQUEST):
+        connections.open_doors_for(session)
+        vars(session)[REQUEST] = _ByHand(session)
     return session
 
 
-def installed(init: Callable[..., None], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Every session is made with ours."""
-    if patches and tracer.enabled:
-        configs = kwargs.get("trace_configs") or []
-        if not _has_ours(configs):
-            kwargs = {**kwargs, "trace_configs": [*configs, trace_config(by_hand=False)]}
-    init(*args, **kwargs)
+class _ByHand:
+    """`_request` of one session, which keeps it and is not kept by it."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = weakref.ref(session)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        session = self._session()
+        return _called(session, getattr(type(session), REQUEST), args, kwargs)
+
+
+def _is_by_hand(session: Any) -> bool:
+    return REQUEST in vars(session)
+
+
+def traced(request: Request) -> Request:
+    """`ClientSession._request`, traced while the patches are on."""
+
+    @functools.wraps(request)
+    async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not patches or _is_by_hand(self):
+            return await request(self, *args, **kwargs)
+        return await _called(self, request, args, kwargs)
+
+    return method
+
+
+async def _called(session: Any, request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if not tracer.enabled or _aiohttp.get("_datadog_patch"):  # one span a call, not two
+        return await request(session, *args, **kwargs)
+    try:
+        method, url = args
+        call = Call(describe_call(session, method, url, kwargs.get("params")))
+        kwargs = with_attempts(session, kwargs)
+    except Exception:
+        log.debug("a call goes untraced", exc_info=True)
+        return await request(session, *args, **kwargs)
+    return await made(call, request(session, *args, **kwargs))

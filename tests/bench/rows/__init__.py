@@ -28,7 +28,7 @@ Operations = Callable[[int], Awaitable["int | None"]]
 SERVERS = {"rabbitmq": "ASYNCTRACE_AMQP_URL", "postgres": "ASYNCTRACE_POSTGRES_URL"}
 """What rows may ask for, and the variable with its URL."""
 
-GROUPS = ("functions", "spans", "queues", "tasks", "blocks", "messages", "databases")
+GROUPS = ("functions", "spans", "queues", "tasks", "blocks", "messages", "databases", "http", "order")
 """The files of this folder, in the order of the table."""
 
 LOT = 50

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from demos.services import Service
 
-NAMES = ("messages", "queries", "serving")
+NAMES = ("messages", "queries", "calling", "serving")
 
 
 class Base(ABC):

@@ -1,0 +1,90 @@
+"""Where the time of a request goes, station by station; aiohttp tells its tracing of those inside the connector."""
+
+from __future__ import annotations
+
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from aiohttp import tracing
+
+if TYPE_CHECKING:
+    from asynctrace._core.span import Span
+
+POOL = "http.client.pool_wait_ms"
+"""For a connection of the pool to become free."""
+
+DNS = "http.client.dns_ms"
+"""For the server's address."""
+
+CONNECT = "http.client.connect_ms"
+"""For a new connection, TLS included, DNS not."""
+
+TTFB = "http.client.ttfb_ms"
+"""From the connection to the first byte of the answer: the request being sent, and the server at work."""
+
+BODY = "http.client.body_ms"
+"""From the answer's headers to the end of its body."""
+
+
+class Waits:
+    """A stopwatch that is always at one station, or at none. Of a call with redirects: their sums."""
+
+    __slots__ = ("_at", "_figures", "_since")
+
+    def __init__(self) -> None:
+        self._figures: dict[str, int] = {}
+        self._at: str | None = None
+        self._since = 0
+
+    def enter(self, station: str | None) -> None:
+        """What was waited for is there; the next wait begins."""
+        now = perf_counter_ns()
+        if (at := self._at) is not None:
+            self._figures[at] = self._figures.get(at, 0) + now - self._since
+        self._at, self._since = station, now
+
+    def tell(self, span: Span) -> None:
+        """Put the figures on the span, in ms."""
+        self.enter(None)
+        for station, waited in self._figures.items():
+            span.set_tag(station, waited / 1e6)
+
+
+_NO_HOOKS = aiohttp.TraceConfig()
+_NO_HOOKS.freeze()
+
+
+class _Watch(tracing.Trace):
+    """What a connector tells while it connects. Each of these is called by it, and nothing else is done here."""
+
+    def __init__(self, waits: Waits) -> None:
+        super().__init__(None, _NO_HOOKS, None)  # type: ignore[arg-type]  # those that are not below do nothing
+        self._waits = waits
+
+    async def send_connection_queued_start(self) -> None:
+        self._waits.enter(POOL)
+
+    async def send_connection_queued_end(self) -> None:
+        self._waits.enter(None)
+
+    async def send_connection_create_start(self) -> None:
+        self._waits.enter(CONNECT)
+
+    async def send_dns_resolvehost_start(self, host: str) -> None:  # noqa: ARG002 - the signature is Trace's
+        self._waits.enter(DNS)
+
+    async def send_dns_resolvehost_end(self, host: str) -> None:  # noqa: ARG002
+        self._waits.enter(CONNECT)
+
+    async def send_connection_create_end(self) -> None:
+        self._waits.enter(None)
+
+    async def send_connection_reuseconn(self) -> None: ...
+
+
+def watched(waits: Waits, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `connector.connect()`, with ours among those who are told; the list given is the caller's."""
+    if "traces" not in kwargs:
+        return kwargs
+    return {**kwargs, "traces": [*(kwargs["traces"] or ()), _Watch(waits)]}
