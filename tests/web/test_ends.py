@@ -189,8 +189,8 @@ async def test_a_request_in_flight_at_sigterm_is_sent(
     try:
         await at(unused_tcp_port)
         async with connection(unused_tcp_port, GET.replace(" / ", f" /{query} ")) as client:
-            while await process.stdout.readline() != b"in hand\n":
-                pass
+            while (line := await process.stdout.readline()) != b"in hand\n":
+                assert line, await process.communicate()
             process.send_signal(signal.SIGTERM)
             answer = await client.reader.read()
             assert answer.endswith(b"done") is not bool(query)
