@@ -39,7 +39,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(pytest_plugin, "asynctrace")
 
 
-ON_BOTH = ("tests/core/", "tests/web/test_disconnects", "tests/web/test_responses", "tests/web/test_websockets")
+ON_BOTH = (
+    "tests/core/",
+    "tests/web/test_disconnects",
+    "tests/web/test_responses",
+    "tests/web/test_websockets",
+)
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
