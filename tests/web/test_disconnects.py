@@ -209,6 +209,33 @@ async def test_upstream_that_resets_is_an_error(traced: Any, traces: Recorder) -
     assert (request.outcome, request.tags["http.status_code"]) == ("error", "500")
 
 
+@pytest.mark.parametrize("said", ["", "GET / HTTP/1.1\r\nHost: sh", "\x16\x03\x01\x02"])
+async def test_what_is_no_request(traced: Any, traces: Recorder, waiting: Waiting, said: str) -> None:
+    """A connection that is only opened, half a request, or another protocol: no span, and none later."""
+    server = await traced(app_with(waiting.handle))
+    async with connection(server, said) as client:
+        client.writer.write_eof()
+        await client.reader.read()
+    await until(server.is_left)
+    assert traces.spans == traces.open == []
+
+
+async def test_a_client_that_asks_before_it_sends(traced: Any, traces: Recorder) -> None:
+    """`Expect: 100-continue` is answered as ever, and is part of the one request."""
+
+    async def upload(request: web.Request) -> web.Response:
+        return web.Response(body=await request.read())
+
+    server = await traced(app_with(upload))
+    head = "POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+    async with connection(server, head) as client:
+        await client.reader.readuntil(b"100 Continue\r\n\r\n")
+        await client.say("abc")
+        await client.reader.readuntil(b"abc")
+    [request] = await served(traces)
+    assert (request.outcome, request.tags["http.status_code"]) == ("ok", "200")
+
+
 async def test_requests_before_the_last_one_keep_their_outcome(traced: Any, traces: Recorder) -> None:
     """A client that leaves between two requests has disconnected from none."""
 
