@@ -14,7 +14,8 @@ Those of the aggregator, in which ddtrace collects traces, are in `aggregator.py
 | `Span._set_attributes` | the tags of a record in one call | `set_tag` for each |
 | `Context._meta`, `Tracer._tags`, `config._inferred_base_service` | tags that ddtrace gives its spans | without |
 | `config._otel_trace_semantics_enabled` | records without `env` and `version`, as ddtrace has it then | with |
-| `config._http`, `._obfuscation_*` and others that `setting()` is asked for | ddtrace's HTTP settings | defaults |
+| the closure of its handler of SIGTERM | a loop that handles it ends the program as it will | spans are lost then |
+| what `setting()` is asked for, as `config._http` | settings as ddtrace has read them | the defaults |
 | `config._propagation_*` | plain trace headers are read without ddtrace's propagator | by it |
 | `Context._is_remote`, `ddtrace.internal.runtime` | records under a context of this process | ddtrace spans |
 | `core.has_listeners`, `SpanProcessor.__processors__` | products that watch running spans | by their settings |
@@ -27,6 +28,7 @@ import importlib
 import inspect
 import logging
 import os
+import signal
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -164,6 +166,15 @@ def integration(name: str) -> Any:
 def weak_root(span: DDSpan) -> weakref.ref[DDSpan]:
     """A weak reference to the local root of `span`."""
     return weakref.ref(local_root(span))
+
+
+def handler_before(number: int) -> Any:
+    """What handled a signal before ddtrace put its own handlers first, which shut the tracer down."""
+    handler: Any = signal.getsignal(number)
+    while str(getattr(handler, "__module__", "")).startswith("ddtrace."):
+        inside = dict(zip(handler.__code__.co_freevars, handler.__closure__ or (), strict=False))
+        handler = inside["old_signal"].cell_contents
+    return handler
 
 
 def adopt(span: DDSpan, root: DDSpan) -> None:
