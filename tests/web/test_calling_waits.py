@@ -110,6 +110,7 @@ async def test_the_first_byte_and_the_body(peer: Peer, traces: Recorder) -> None
     answer, body = asyncio.Event(), asyncio.Event()
 
     async def in_two(asked: Asked) -> None:
+        loop.call_later(0.03, answer.set)
         await answer.wait()
         await asked.say("HTTP/1.1 200 OK", "Content-Length: 3")
         await body.wait()
@@ -118,7 +119,6 @@ async def test_the_first_byte_and_the_body(peer: Peer, traces: Recorder) -> None
     peer.routes["/"] = in_two
     loop = asyncio.get_running_loop()
     async with aiohttp.ClientSession() as session:
-        loop.call_later(0.03, answer.set)
         async with session.get(peer.url()) as reply:
             loop.call_later(0.05, body.set)
             await reply.read()
