@@ -118,10 +118,9 @@ async def test_the_first_byte_and_the_body(peer: Peer, traces: Recorder) -> None
 
     peer.routes["/"] = in_two
     loop = asyncio.get_running_loop()
-    async with aiohttp.ClientSession() as session:
-        async with session.get(peer.url()) as reply:
-            loop.call_later(0.05, body.set)
-            await reply.read()
+    async with aiohttp.ClientSession() as session, session.get(peer.url()) as reply:
+        loop.call_later(0.05, body.set)
+        await reply.read()
     found = figures(await call(traces))
     assert found[waits.TTFB] >= 30 - 2
     assert found[waits.BODY] >= 50 - 2
