@@ -78,10 +78,12 @@ FAMILIES: tuple[dict[str, Callable[[str], bool]], ...] = (
 KNOWN = frozenset(key for family in FAMILIES for key in family)
 """Every header that carries a trace, in lower case; `ot-baggage-*` beside them."""
 
+_INITIALS = frozenset(initial for key in (*KNOWN, OT_BAGGAGE) for initial in (key[0], key[0].upper()))
+
 
 def is_trace_header(key: object) -> bool:
     """Whether a header carries trace context, in any of the styles ddtrace knows."""
-    if not isinstance(key, str):
+    if not isinstance(key, str) or key[:1] not in _INITIALS:
         return False
     key = key.lower()
     return key in KNOWN or key.startswith(OT_BAGGAGE)

@@ -11,7 +11,7 @@ from ddtrace.trace import Context, Span as DDSpan, tracer as dd_tracer
 from asynctrace._core import tracer
 from asynctrace._core.carrier import PRIORITIES, is_trace_header, normalised
 from asynctrace._core.errors import UsageError
-from asynctrace._core.plain import plain_context
+from asynctrace._core.plain import plain_context, plain_headers
 from asynctrace._core.provider import Foreign, active_entry, provider, top_entry
 
 if TYPE_CHECKING:
@@ -117,7 +117,10 @@ class SpanContext:
         for key in {key for key in headers if is_trace_header(key)}:
             if key in headers:  # a multidict lets go of "Traceparent" and "traceparent" at once
                 del headers[key]
-        HTTPPropagator.inject(context, headers)
+        if (plain := plain_headers(context)) is not None:
+            headers.update(plain)
+        else:
+            HTTPPropagator.inject(context, headers)
         return headers
 
     @property

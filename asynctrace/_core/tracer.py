@@ -20,7 +20,8 @@
 | `config._otel_trace_semantics_enabled` | records without `env` and `version`, as ddtrace has it then | with |
 | `sampling_processor.single_span_rules` | rejected traces are thinned unless such rules keep spans | never thinned |
 | `config._http`, `config._obfuscation_*` and others that `setting()` is asked for | ddtrace's HTTP settings | defaults |
-| `config._propagation_*` | plain trace headers are read without ddtrace's propagator | by it |
+| `config._propagation_*`, `._x_datadog_tags_*` | plain trace headers are read and written without its propagator | by it |
+| `Context._meta`, `._baggage`, `._is_remote` | the same | the same |
 | `Context._is_remote`, `ddtrace.internal.runtime` | records under a context of this process | ddtrace spans |
 | `core.has_listeners`, `SpanProcessor.__processors__` | products that watch running spans | by their settings |
 """
@@ -312,6 +313,31 @@ def reads_datadog_first() -> bool:
         and getattr(config, "_propagation_extract_first", True) is False
         and getattr(config, "_propagation_behavior_extract", "") == "continue"
         and getattr(config, "_128_bit_trace_id_enabled", False) is True
+    )
+
+
+@functools.cache
+def _writes_both() -> bool:
+    """Whether ddtrace writes Datadog's headers and W3C's, all of them, and no others: so it does unless it is told."""
+    if os.environ.get("DD_APM_TRACING_ENABLED", "true").lower() not in {"true", "1"}:
+        return False
+    config = ddtrace.config
+    return (
+        set(getattr(config, "_propagation_style_inject", ())) == {"datadog", "tracecontext", "baggage"}
+        and getattr(config, "_propagation_http_baggage_enabled", True) is False
+        and getattr(config, "_x_datadog_tags_enabled", False) is True
+        and getattr(config, "_x_datadog_tags_max_length", 0) >= 512  # noqa: PLR2004 - the default
+    )
+
+
+def writes_plainly(context: Context) -> bool:
+    """Whether ddtrace writes nothing for this context but its ids, its decision and its tags, and nobody watches."""
+    return (
+        _writes_both()
+        and getattr(context, "_is_remote", True) is False
+        and not getattr(context, "_baggage", True)
+        and hasattr(context, "_meta")
+        and not _has_listeners("http.span_inject")
     )
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tests.bench.rows import Operations
 
 
-
 async def hello(request: web.Request) -> web.Response:
     return web.Response(text=f"hello {request.match_info['name']}")
 
@@ -133,7 +132,9 @@ class Hello(Served):
 class Fetch(Served):
     """client to server"""
 
-    note = "the same asked by an aiohttp session, traced too, in the same process; with its share of a root span"
+    note = (
+        "the same asked by an aiohttp session, traced too, in the same process; with its share of a root span"
+    )
 
     session: ClientSession | None = None
 

@@ -93,7 +93,9 @@ class Shop:
 class Order(Served):
     """a shop's request"""
 
-    note = "HTTP in, 3 queries, an HTTP call to another service in the same process, 4 functions, a message out"
+    note = (
+        "HTTP in, 3 queries, an HTTP call to another service in the same process, 4 functions, a message out"
+    )
     server = "rabbitmq"
 
     shop: Shop | None = None
