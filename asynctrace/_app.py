@@ -100,14 +100,9 @@ def _is_application(made: Any) -> bool:
 def _traced(made: T, service: str | None) -> T:
     if not _is_application(made):
         return made
-    from asynctrace.aiohttp import trace_application
+    from asynctrace.aiohttp import flush_after, trace_application
 
     app = cast("Any", made)
     trace_application(app, service)
-    if _flush not in app.on_cleanup:
-        app.on_cleanup.append(_flush)
+    flush_after(app, FLUSH_SECONDS)
     return made
-
-
-async def _flush(_: Any) -> None:
-    await shutdown(FLUSH_SECONDS)

@@ -38,6 +38,8 @@ TIMEOUT = "timeout"
 SIBLING_FAILED = "sibling_failed"
 CANCEL_SCOPE = "cancel_scope"
 LOOP_SHUTDOWN = "loop_shutdown"
+SERVER_SHUTDOWN = "server_shutdown"
+CLIENT_DISCONNECTED = "client_disconnected"
 AWAITED = "awaited"
 
 _MESSAGE_LENGTH = 200

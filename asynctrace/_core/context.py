@@ -81,8 +81,11 @@ class SpanContext:
         try:
             if type(headers) is dict and (plain := plain_context(headers)) is not None:
                 return cls(plain)
-            fit = normalised(headers)
-            context = HTTPPropagator.extract(fit) if fit else None  # type: ignore[no-untyped-call]
+            if not (fit := normalised(headers)):
+                return ROOT
+            if (plain := plain_context(fit)) is not None:
+                return cls(plain)
+            context = HTTPPropagator.extract(fit)  # type: ignore[no-untyped-call]
             if context is None or not _is_sound(context):
                 return ROOT
         except Exception:

@@ -19,7 +19,7 @@
 | `Context._meta`, `Tracer._tags`, `config._inferred_base_service` | tags that ddtrace gives its spans | without |
 | `config._otel_trace_semantics_enabled` | records without `env` and `version`, as ddtrace has it then | with |
 | `sampling_processor.single_span_rules` | rejected traces are thinned unless such rules keep spans | never thinned |
-| `config._http`, `config._obfuscation_*` and others that `setting()` is asked for | ddtrace's HTTP settings | defaults |
+| what `setting()` is asked for, as `config._http` | settings as ddtrace has read them | the defaults |
 | `config._propagation_*`, `._x_datadog_tags_*` | plain trace headers are read and written without its propagator | by it |
 | `Context._meta`, `._baggage`, `._is_remote` | the same | the same |
 | `Context._is_remote`, `ddtrace.internal.runtime` | records under a context of this process | ddtrace spans |

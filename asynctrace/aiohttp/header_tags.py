@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SETTING = "DD_TRACE_HEADER_TAGS"
-"""Headers with a comma or, where there is none, blanks between, each with or without a tag: `X-Tenant:tenant,Content-Type`."""
+"""Headers, each with or without a tag: `X-Tenant:tenant,Content-Type`. Without any comma, blanks are between."""
 
 Wanted = tuple[tuple[str, str], ...]
 """Headers and their tags."""

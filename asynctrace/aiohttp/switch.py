@@ -12,3 +12,6 @@ SERVE = operation("aiohttp.request", "http.server.request")
 SEND = operation("aiohttp.request", "http.client.request")
 
 patches = Patches()
+
+watching = Patches()
+"""Those that see a request through to its end, for applications that are traced by hand where nothing is installed."""

@@ -46,7 +46,7 @@ def query_teller(switch: str) -> Callable[[str], str]:
 
 
 def _default() -> re.Pattern[str] | None:
-    """ddtrace's own pattern."""
+    """The pattern that ddtrace has of its own."""
     pattern = setting("_obfuscation_query_string_pattern")
     said = getattr(pattern, "pattern", None)
     return _compiled(said.decode()) if isinstance(said, bytes) else None

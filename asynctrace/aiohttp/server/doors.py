@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from asynctrace.aiohttp.server import middleware
-from asynctrace.aiohttp.switch import patches
+from typing import TYPE_CHECKING
+
+from asynctrace.aiohttp.server import application, websocket
+from asynctrace.aiohttp.server.connections import watch
+from asynctrace.aiohttp.server.options import settings
+from asynctrace.aiohttp.switch import patches, watching
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
-def install() -> None:
+def install(
+    *,
+    trust_headers: bool | None = None,
+    untraced: Iterable[str] | None = None,
+    websocket_messages: bool | None = None,
+) -> None:
     """Trace every application that starts from now on."""
     from aiohttp import web
 
-    patches.wrap(web.Application, "pre_freeze", middleware.installed)
+    if not patches:
+        settings.read()
+        watching.undo()
+        patches.wrap(web.Application, "pre_freeze", application.frozen)
+        patches.wrap(web.Application, "startup", application.started)
+        patches.wrap(web.Application, "cleanup", application.cleaned_up)
+        patches.replace(web.WebSocketResponse, "receive", websocket.receiving(web.WebSocketResponse.receive))
+        watch(patches)
+    settings.change(trust_headers, untraced, websocket_messages)
