@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 MAX_VALUE = 8192
 """Longest header value (bytes) that is read. W3C asks for 512 (tracestate) and 8192 (baggage) to be carried."""
@@ -87,6 +88,14 @@ def is_trace_header(key: object) -> bool:
         return False
     key = key.lower()
     return key in KNOWN or key.startswith(OT_BAGGAGE)
+
+
+def trace_headers_in(headers: Iterable[Any]) -> list[Any]:
+    """The keys among these that are trace headers."""
+    try:
+        return [key for key in headers if key[:1] in _INITIALS and is_trace_header(key)]
+    except TypeError:  # not all of them are text
+        return [key for key in headers if is_trace_header(key)]
 
 
 _CHECKS = {

@@ -7,11 +7,11 @@ is written there. Whatever is not just so is for `normalised()` and ddtrace's pr
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from ddtrace.trace import Context
 
-from asynctrace._core.carrier import is_trace_header
+from asynctrace._core.carrier import PRIORITIES, is_trace_header
 from asynctrace._core.tracer import reads_datadog_first, writes_plainly
 
 WRITTEN = frozenset(
@@ -76,20 +76,55 @@ _PASSED_ON = re.compile(
 """Datadog's tags, then `tracestate` as it came: of that, what is not Datadog's goes on."""
 
 
+class _Trace(NamedTuple):
+    """What the headers of all spans of a trace have in common, and what of their contexts it was made of."""
+
+    priority: int
+    said: dict[str, str]
+    lower: str
+    tags: str
+    begin: str
+    """Of `traceparent`, before the span's id; and after it."""
+    end: str
+    state: str
+    """Of `tracestate`, after the span's id."""
+
+
+_recent: dict[int, _Trace] = {}
+
+_MOST = 500
+"""Of so many traces it is remembered: a request asks several services, and publishes."""
+
+
 def plain_headers(context: Context) -> dict[str, str] | None:
     """The headers that say this context, of a span of ours in a trace that is sampled or not, where they are plain."""
     trace_id, span_id, priority = context.trace_id, context.span_id, context.sampling_priority
-    if (
-        not trace_id
-        or trace_id >> 64 == 0
-        or not span_id
-        or priority not in {-1, 0, 1, 2}
-        or context.dd_origin is not None
-        or not writes_plainly(context)
-    ):
+    if not trace_id or not span_id or priority not in PRIORITIES or not writes_plainly(context):
         return None
-    trace, span = f"{trace_id:032x}", f"{span_id:016x}"
     said = context._meta
+    trace = _recent.get(trace_id)
+    if trace is None or trace.priority != priority or trace.said != said:
+        if (trace := _plain_trace(trace_id, int(priority), said)) is None:
+            return None
+        if len(_recent) >= _MOST:
+            _recent.clear()
+        _recent[trace_id] = trace
+    _, _, lower, tags, begin, end, state = trace
+    span = f"{span_id:016x}"
+    return {
+        "x-datadog-trace-id": lower,
+        "x-datadog-parent-id": str(span_id),
+        "x-datadog-sampling-priority": str(priority),
+        "x-datadog-tags": tags,
+        "traceparent": f"{begin}{span}{end}",
+        "tracestate": f"dd=p:{span}{state}",
+    }
+
+
+def _plain_trace(trace_id: int, priority: int, said: dict[str, str]) -> _Trace | None:
+    trace = f"{trace_id:032x}"
+    if trace_id >> 64 == 0:
+        return None
     said["_dd.p.tid"] = trace[:16]  # as ddtrace's propagator does
     tags = decision = members = state = ""
     for key, value in said.items():
@@ -104,11 +139,12 @@ def plain_headers(context: Context) -> dict[str, str] | None:
     if (match := _PASSED_ON.fullmatch(tags + state)) is None:
         return None
     others = match[1]
-    return {
-        "x-datadog-trace-id": str(trace_id & _LOWER),
-        "x-datadog-parent-id": str(span_id),
-        "x-datadog-sampling-priority": str(priority),
-        "x-datadog-tags": tags[:-1],
-        "traceparent": f"00-{trace}-{span}-0{int(priority > 0)}",
-        "tracestate": f"dd=p:{span};s:{priority}{decision}{members}{others and ','}{others}",
-    }
+    return _Trace(
+        priority,
+        dict(said),
+        str(trace_id & _LOWER),
+        tags[:-1],
+        f"00-{trace}-",
+        f"-0{int(priority > 0)}",
+        f";s:{priority}{decision}{members}{others and ','}{others}",
+    )

@@ -332,13 +332,17 @@ def _writes_both() -> bool:
 
 def writes_plainly(context: Context) -> bool:
     """Whether ddtrace writes nothing for this context but its ids, its decision and its tags, and nobody watches."""
-    return (
-        _writes_both()
-        and getattr(context, "_is_remote", True) is False
-        and not getattr(context, "_baggage", True)
-        and hasattr(context, "_meta")
-        and not _has_listeners("http.span_inject")
-    )
+    try:
+        return (
+            context._is_remote is False
+            and context.dd_origin is None
+            and not context._baggage
+            and context._meta is not None
+            and _writes_both()
+            and not _has_listeners("http.span_inject")
+        )
+    except AttributeError:
+        return False
 
 
 def global_tags() -> dict[str, Any]:
