@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import ddtrace
 
@@ -48,7 +48,7 @@ def traced_app(factory: Any = None, /, *, service: str | None = None) -> Any:
 
 
 def _wrap(factory: Any, *, service: str | None) -> Any:
-    if _is_application(factory):
+    if _application_in(factory) is not None:
         install()
         return _traced(factory, service)
     if not callable(factory):
@@ -83,7 +83,7 @@ def _started_async(factory: Callable[..., Any], service: str | None) -> Callable
             made = await factory(*args, **kwargs)
             return _traced(made, service)
         finally:
-            if _is_application(made):  # it was a factory: the process may have other applications
+            if _application_in(made) is not None:  # it was a factory: the process may have other applications
                 ddtrace.config.service = before
             else:  # it was the program itself: this is its end
                 await shutdown(FLUSH_SECONDS)
@@ -91,18 +91,22 @@ def _started_async(factory: Callable[..., Any], service: str | None) -> Callable
     return start
 
 
-def _is_application(made: Any) -> bool:
-    """Without importing aiohttp: what it has not loaded is none of its applications."""
+def _application_in(made: Any) -> Any:
+    """The application that was made, alone or in an `AppRunner`, as gunicorn takes it, too.
+
+    Without importing aiohttp: what it has not loaded is none of its applications.
+    """
     web = sys.modules.get("aiohttp.web")
-    return web is not None and isinstance(made, web.Application)
+    if web is None:
+        return None
+    app = made.app if isinstance(made, web.AppRunner) else made
+    return app if isinstance(app, web.Application) else None
 
 
 def _traced(made: T, service: str | None) -> T:
-    if not _is_application(made):
-        return made
-    from asynctrace.aiohttp import flush_after, trace_application
+    if (app := _application_in(made)) is not None:
+        from asynctrace.aiohttp import flush_after, trace_application
 
-    app = cast("Any", made)
-    trace_application(app, service)
-    flush_after(app, FLUSH_SECONDS)
+        trace_application(app, service)
+        flush_after(app, FLUSH_SECONDS)
     return made

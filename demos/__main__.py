@@ -5,7 +5,11 @@ import sys
 from demos.bootstrap import ensure
 
 if __name__ == "__main__":
-    argv = ensure("all", "demos", sys.argv[1:])
-    from demos.launcher import main
+    try:
+        argv = ensure("all", "demos", sys.argv[1:])
+        from demos.launcher import main
 
-    sys.exit(main(argv))
+        code = main(argv)
+    except KeyboardInterrupt:  # while all of it was being loaded
+        code = 130
+    sys.exit(code)

@@ -12,6 +12,7 @@ SCHEMA = os.environ.get("DEMO_SCHEMA", "asynctrace_demo")
 AMQP_URL = os.environ.get("DEMO_AMQP_URL", "amqp://guest:guest@127.0.0.1/")
 QUEUE = os.environ.get("DEMO_QUEUE", "asynctrace-demo")
 PRICING_URL = os.environ.get("DEMO_PRICING_URL", "http://127.0.0.1:8082")
+BACK_URL = os.environ.get("DEMO_BACK_URL", "http://127.0.0.1:8084")
 
 
 def database() -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -104,11 +105,21 @@ def main() -> int:
     viewer = find_viewer(os.environ)
     environment = {**plain_environment(), **({"DD_TRACE_AGENT_URL": viewer} if viewer else {})}
     for name, program in PROGRAMS.items():
-        print(f"{program.__name__.replace('_', ' ')}: {program.__doc__}", flush=True)
+        print(f"{program.__name__.replace('_', ' ').capitalize()}. {program.__doc__}", flush=True)
         source = f"import asyncio, demos.flamegraphs as f; asyncio.run(f.traced_app(f.PROGRAMS[{name!r}])())"
         command = [sys.executable, "-m", "asynctrace", "run", "--", sys.executable, "-c", source]
-        code = subprocess.run(command, env={**environment, "DD_SERVICE": "tutorial"}, check=False).returncode
-        if code:
+        if code := _run(command, {**environment, "DD_SERVICE": "tutorial"}):
             return code
         print(flush=True)
     return 0
+
+
+def _run(command: list[str], environment: dict[str, str]) -> int:
+    """Its exit code. Ctrl-C is for us alone: it ends the program, which would tell where it was."""
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            raise

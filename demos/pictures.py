@@ -1,10 +1,12 @@
 """`python3 -m demos.pictures`: the pictures of the README, taken from the real page while the real demo runs.
 
-Needs Playwright (in the extra `test`) and a Chromium; an optional argument names the folder to write to.
+Needs Playwright (in the extra `test`) and a Chromium (`CHROMIUM` names one). An optional argument names the folder to
+write to.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from contextlib import ExitStack
@@ -33,6 +35,12 @@ FLAGS = [
 ]
 
 
+def chromium() -> str | None:
+    """The browser of this machine: `CHROMIUM` names another."""
+    names = (os.environ.get("CHROMIUM", "chromium"), "chromium-browser", "google-chrome")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
 def main(folder: Path = FOLDER) -> None:
     """Run the demo, look at it, and write what is seen."""
     folder.mkdir(exist_ok=True)
@@ -42,9 +50,8 @@ def main(folder: Path = FOLDER) -> None:
         for order in launcher.ORDERS:  # the first of each kind opens connections: nobody's usual trace
             launcher.send(agent, shop, order)
         _, slow, failing = [launcher.send(agent, shop, order)[2] for order in launcher.ORDERS]
-        chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = running.enter_context(sync_playwright()).chromium.launch(
-            executable_path=chromium, args=FLAGS
+            executable_path=chromium(), args=FLAGS
         )
         running.callback(browser.close)
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="dark")

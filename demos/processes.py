@@ -7,7 +7,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
+
+from asynctrace.agent import agent_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +21,7 @@ if TYPE_CHECKING:
 
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
+ANSWER_SECONDS = 10.0
 
 
 class DemoError(Exception):
@@ -26,6 +32,16 @@ def plain_environment() -> dict[str, str]:
     """Ours without tracing settings: a sampling rule or a switch in it is for your programs, not for the demo."""
     settings = ("DD_", "_DD_", "OTEL_")
     return {name: value for name, value in os.environ.items() if not name.startswith(settings)}
+
+
+def service_environment(agent_url: str) -> dict[str, str]:
+    """For services that send their traces to the agent at this URL."""
+    return {
+        **agent_environment(agent_url, plain_environment()),
+        # a query belongs to the service that asks; without this, ddtrace's older naming has a service `postgres` more
+        "DD_TRACE_REMOVE_INTEGRATION_SERVICE_NAMES_ENABLED": "true",
+        "DD_REMOTE_CONFIGURATION_ENABLED": "false",
+    }
 
 
 class ServiceProcess:
@@ -89,3 +105,33 @@ class ServiceProcess:
             if pipe is not None:
                 pipe.close()
         self._complaints.close()
+
+
+@dataclass(frozen=True)
+class Running:
+    """Services that work together: where requests go, and who works on them."""
+
+    address: str
+    services: tuple[ServiceProcess, ...]
+
+    def check(self) -> None:
+        """Raises `DemoError`, with what it said, when a service has ended."""
+        for service in self.services:
+            service.check()
+
+    def ask(self, path: str, body: bytes | None = None) -> tuple[int, str, bytes]:
+        """Send a request, a POST where it has a body; gives status, reason and the answer's body.
+
+        Raises `DemoError` where nobody answers.
+        """
+        request = urllib.request.Request(self.address + path, body, {"Content-Type": "application/json"})
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with direct.open(request, timeout=ANSWER_SECONDS) as reply:
+                return reply.status, reply.reason, reply.read()
+        except urllib.error.HTTPError as failed:
+            with failed:
+                return failed.code, failed.reason, failed.read()
+        except OSError as failed:
+            self.check()
+            raise DemoError(f"nobody at {self.address} answers: {failed}") from None

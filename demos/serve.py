@@ -21,7 +21,9 @@ def end_with_launcher() -> None:
     """Also when it was killed and could not tell us to stop."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        os.read(
+            0, 1
+        )  # sys.stdin.buffer.read() would hold a lock that the interpreter's end waits a second for
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()

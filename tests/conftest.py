@@ -39,10 +39,18 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(pytest_plugin, "asynctrace")
 
 
+ON_BOTH = (
+    "tests/core/",
+    "tests/web/test_disconnects",
+    "tests/web/test_responses",
+    "tests/web/test_websockets",
+)
+
+
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The core's rules hold on both event loops; elsewhere the stock one will do."""
+    """The core's rules, and those of connections, hold on both event loops; elsewhere the stock one will do."""
     factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-    if "tests/core" in item.path.as_posix() and sys.platform != "win32":
+    if any(part in item.path.as_posix() for part in ON_BOTH) and sys.platform != "win32":
         import uvloop
 
         factories["uvloop"] = uvloop.new_event_loop

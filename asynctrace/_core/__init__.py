@@ -7,7 +7,7 @@
 - `carrier`, `plain`: headers made safe for ddtrace's propagator; those that Datadog's tracers write, read without it
 - `context`: `SpanContext`, how work crosses a gap
 - `api`: `span()`, `start_span()`, `current_span()`, `trace_id()`
-- `span`, `off`: the `Span` handle, and what takes its place while tracing is off
+- `span`, `begin`, `off`: the `Span` handle, how it begins, and what takes its place while tracing is off
 - `segment`: where spans wait that ddtrace knows nothing of yet; `record`: how they become ddtrace's
 - `lean`: where there must be none of these
 - `values`, `naming`: names and tags fit for the wire, and named as ddtrace does
@@ -18,7 +18,7 @@
 - `early`: what leaves before its trace has ended, or after it has left
 - `beside`: ddtrace's own integration of asyncio
 - `process`: forks, and the end of the process
-- `tracer`: set-up; the guarded doors
+- `tracer`, `aggregator`: set-up; the guarded doors of ddtrace, and of where it collects traces
 - `errors`: what we raise
 
 Importing this package sets the tracer up: it is what `import asynctrace` avoids until a name of it is used.

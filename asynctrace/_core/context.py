@@ -6,13 +6,14 @@ import logging
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ddtrace.propagation.http import HTTPPropagator
-from ddtrace.trace import Context, Span as DDSpan, tracer as dd_tracer
+from ddtrace.trace import Context, Span as DDSpan
 
-from asynctrace._core import tracer
+from asynctrace._core.aggregator import sample
 from asynctrace._core.carrier import PRIORITIES, normalised, trace_headers_in
 from asynctrace._core.errors import UsageError
 from asynctrace._core.plain import plain_context, plain_headers
 from asynctrace._core.provider import Foreign, active_entry, provider, top_entry
+from asynctrace._core.tracer import tracer, weak_root
 
 if TYPE_CHECKING:
     import weakref
@@ -50,8 +51,8 @@ class SpanContext:
     @classmethod
     def current(cls) -> SpanContext:
         """The context of what is active here; false when nothing is."""
-        if dd_tracer.context_provider is not provider:
-            return cls.of(dd_tracer.context_provider.active())
+        if tracer.context_provider is not provider:
+            return cls.of(tracer.context_provider.active())
         entry = active_entry()
         context = None if entry is None else entry.context_here()
         return ROOT if entry is None or context is None else cls(context, entry.local_root())
@@ -60,7 +61,7 @@ class SpanContext:
     def of(cls, active: DDSpan | Context | None) -> SpanContext:
         """The context of a ddtrace span or ddtrace Context."""
         if isinstance(active, DDSpan):
-            return cls(active.context, tracer.weak_root(active))
+            return cls(active.context, weak_root(active))
         if active is None:
             return ROOT
         return cls(active)
@@ -116,7 +117,7 @@ class SpanContext:
             and self._root is not None
             and (root := self._root()) is not None
         ):
-            tracer.sample(root)  # decided once, here, so that all services agree
+            sample(root)  # decided once, here, so that all services agree
         for key in trace_headers_in(headers):
             if key in headers:  # a multidict lets go of "Traceparent" and "traceparent" at once
                 del headers[key]
@@ -180,7 +181,7 @@ class Attached:
 
     def __enter__(self) -> None:
         entry = Foreign(self._target)
-        theirs = dd_tracer.context_provider
+        theirs = tracer.context_provider
         if theirs is provider:
             entry.push()
         else:  # somebody else's rules: the entry only remembers what to restore
@@ -189,7 +190,7 @@ class Attached:
         self._entries.append(entry)
 
     def __exit__(self, *exc: object) -> None:
-        theirs = dd_tracer.context_provider
+        theirs = tracer.context_provider
         if theirs is provider:
             self._innermost().close()
             provider.announce_top()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ddtrace.trace import TraceFilter, tracer
 
-from asynctrace._core import tracer as doors
+from asynctrace._core.aggregator import decide_by_rules
 from asynctrace._core.early import everything, unloaded
 from asynctrace._core.listening import listeners
 from asynctrace._core.outcome import translate
@@ -37,7 +37,7 @@ def with_records(trace: list[DDSpan]) -> list[DDSpan]:
     """A chunk of ddtrace's, and the records of its trace that have ended."""
     if not trace or not buffers:
         return trace
-    doors.decide_by_rules(trace[0])
+    decide_by_rules(trace[0])
     is_last = trace[0].get_metric("_dd.py.partial_flush") is None
     buffer = leave(trace[0].trace_id) if is_last else buffers.get(trace[0].trace_id)
     if buffer is None:

@@ -16,11 +16,11 @@ from contextlib import suppress
 from time import time_ns
 from typing import TYPE_CHECKING
 
-from asynctrace._core import tracer as doors
+from asynctrace._core import aggregator
 from asynctrace._core.listening import listeners
 from asynctrace._core.record import drained
 from asynctrace._core.segment import LOT, buffers, late, let_go
-from asynctrace._core.tracer import tracer
+from asynctrace._core.tracer import local_root, tracer
 
 if TYPE_CHECKING:
     from ddtrace.trace import Span as DDSpan
@@ -63,9 +63,9 @@ class Watch:
         """There is something to look after."""
         self.asleep = False
         if self._thread is None:
-            if not doors.partial_flush():
+            if not aggregator.partial_flush():
                 return
-            doors.start_writer()
+            aggregator.start_writer()
             thread = threading.Thread(target=self._run, name="asynctrace-early", daemon=True)
             try:
                 thread.start()
@@ -115,11 +115,11 @@ class Watch:
 
     @staticmethod
     def _is_needed() -> bool:
-        return tracer.enabled and (bool(late) or bool(doors.open_traces()))
+        return tracer.enabled and (bool(late) or bool(aggregator.open_traces()))
 
     def look(self, *, quiet_ns: int | None = None) -> None:
         """Hand over what has ended of the traces of which nothing has left for `quiet_ns`."""
-        if not self.quiet_ns or not tracer.enabled or not doors.partial_flush():
+        if not self.quiet_ns or not tracer.enabled or not aggregator.partial_flush():
             return
         if not self.hold():
             return
@@ -140,14 +140,14 @@ class Watch:
 
     def _look(self, quiet_ns: int | None) -> None:
         quiet, now = self.quiet_ns if quiet_ns is None else quiet_ns, time_ns()
-        traces = doors.open_traces()
+        traces = aggregator.open_traces()
         self._left_ns = {key: self._left_ns.get(key, span.start_ns) for key, _, span in traces}
         due = [(self._left_ns[key], key, span) for key, ended, span in traces if ended or _waiting(key)]
         due.sort(key=lambda one: one[0])
         for left_ns, key, span in due[:AT_ONCE] if quiet_ns is None else due:
-            if now - left_ns >= quiet and doors.may_decide_early(doors.local_root(span)):
+            if now - left_ns >= quiet and aggregator.may_decide_early(local_root(span)):
                 self._left_ns[key] = now
-                hand_over(doors.take_finished(key) + _records(key))
+                hand_over(aggregator.take_finished(key) + _records(key))
 
     def hold(self) -> bool:
         """Until `release()` nobody else has spans in hand, or a lock of ddtrace's: a fork would copy that as held.
@@ -191,7 +191,7 @@ def send_ahead(buffer: Buffer) -> None:
 
 
 def _is_kept(segment: Segment) -> bool:
-    return segment.root is None or doors.may_decide_early(segment.root)
+    return segment.root is None or aggregator.may_decide_early(segment.root)
 
 
 def send_soon(buffer: Buffer) -> None:
@@ -205,7 +205,7 @@ def send(buffer: Buffer) -> None:
     try:
         for segment in buffer.segments:
             if segment.root is not None and segment.context.sampling_priority is None:
-                doors.sample(segment.root)  # as ddtrace's own partial flush does
+                aggregator.sample(segment.root)  # as ddtrace's own partial flush does
         hand_over(drained(buffer))
     except Exception:
         log.debug("records could not be handed over", exc_info=True)

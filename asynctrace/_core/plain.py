@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ddtrace.trace import Context
 
 from asynctrace._core.carrier import PRIORITIES, is_trace_header
-from asynctrace._core.tracer import reads_datadog_first, writes_plainly
+from asynctrace._core.tracer import passed_on, reads_datadog_first
 
 WRITTEN = frozenset(
     {
@@ -99,9 +99,8 @@ _MOST = 500
 def plain_headers(context: Context) -> dict[str, str] | None:
     """The headers that say this context, of a span of ours in a trace that is sampled or not, where they are plain."""
     trace_id, span_id, priority = context.trace_id, context.span_id, context.sampling_priority
-    if not trace_id or not span_id or priority not in PRIORITIES or not writes_plainly(context):
+    if not trace_id or not span_id or priority not in PRIORITIES or (said := passed_on(context)) is None:
         return None
-    said = context._meta
     trace = _recent.get(trace_id)
     if trace is None or trace.priority != priority or trace.said != said:
         if (trace := _plain_trace(trace_id, int(priority), said)) is None:

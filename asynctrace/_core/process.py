@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import signal
 import sys
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from ddtrace.trace import Span as DDSpan, tracer
 
 from asynctrace._core.early import everything, watch
 from asynctrace._core.provider import Foreign, provider, top_entry
+from asynctrace._core.tracer import handler_before
 
 if TYPE_CHECKING:
     from asynctrace._core.provider import Entry
@@ -32,6 +34,9 @@ SETTLED = 1.0
 
 POOLS = frozenset({"concurrent.futures.process", "multiprocessing.pool"})
 """Whose processes work for whoever comes: nothing of the request that happened to start them is inherited."""
+
+LOOPS = frozenset({"asyncio.unix_events", "uvloop.loop"})
+"""Whose handlers are those of a loop: `loop.add_signal_handler()` has put them there."""
 
 _multiprocessing_knows = False
 
@@ -48,9 +53,24 @@ def install() -> None:
         shutdown(*args, **kwargs)
 
     tracer.shutdown = with_everything  # type: ignore[method-assign]
+    _leave_to_loop()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
     _tell_multiprocessing()
+
+
+def _leave_to_loop() -> None:
+    """A loop that handles SIGTERM lets requests in flight end: the tracer is not to be shut down before.
+
+    ddtrace has its handler run first where it is imported later, as in a worker of gunicorn's.
+    """
+    try:
+        before = handler_before(signal.SIGTERM)
+        if getattr(before, "__module__", None) in LOOPS and before is not signal.getsignal(signal.SIGTERM):
+            signal.signal(signal.SIGTERM, before)
+            signal.siginterrupt(signal.SIGTERM, False)  # as loops have it
+    except Exception:
+        log.debug("SIGTERM ends the tracer, whoever handles it", exc_info=True)
 
 
 _held = False

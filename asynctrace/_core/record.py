@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ddtrace
 from ddtrace.trace import Span as DDSpan
 
-from asynctrace._core import tracer as doors
+from asynctrace._core import aggregator, tracer as doors
 from asynctrace._core.outcome import translate
 from asynctrace._core.values import AT_ONCE
 
@@ -100,7 +100,7 @@ def _may_be_thinned(segment: Segment | None) -> bool:
     """Whether the trace is rejected for good, by its user or by a rule, so that the agent counts and forgets it."""
     if segment is None or segment.context.sampling_priority != USER_REJECT:
         return False
-    return not doors.has_single_span_rules()
+    return not aggregator.has_single_span_rules()
 
 
 def _is_counted(record: Span) -> bool:
@@ -140,7 +140,7 @@ class _Chunk:
                 spans.append(self._new(record) if record._dd is None else self._early(record, record._dd))
             except Exception:  # noqa: PERF203 - one that can't be built is not to take the others with it
                 log.debug("the span %r could not be delivered", record._name, exc_info=True)
-        doors.process(self._conspicuous)
+        aggregator.process(self._conspicuous)
         return spans
 
     def _new(self, record: Span) -> DDSpan:
@@ -193,9 +193,9 @@ class _Chunk:
         self._segment, self._service, self._source = segment, service, source
         self._trace_id, self._context = segment.trace_id, segment.context
         self._fixed = tags_of(segment, service)
-        if source:
+        if source := source_at_end(source, service, None):
             self._fixed[_SERVICE_SOURCE] = source
-        self._unusual = (service or "").lower() != doors.ordinary_service() or doors.is_inferred(service)
+        self._unusual = (service or "").lower() != aggregator.ordinary_service()
 
     @staticmethod
     def _say_source(span: DDSpan, source: str) -> None:

@@ -14,7 +14,8 @@ from time import time_ns
 from typing import TYPE_CHECKING
 
 from asynctrace._core import lean
-from asynctrace._core.tracer import holds, is_from_elsewhere, local_root, partial_flush_most
+from asynctrace._core.aggregator import holds, partial_flush_most
+from asynctrace._core.tracer import is_from_elsewhere, local_root
 
 if TYPE_CHECKING:
     from ddtrace.trace import Context, Span as DDSpan

@@ -7,28 +7,26 @@ Nothing outside `_core` knows which it is.
 
 from __future__ import annotations
 
-import copy
 import logging
 import sys
 import weakref
-from contextlib import suppress
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
-import ddtrace
 from ddtrace.trace import Span as DDSpan, tracer
 
+from asynctrace._core import begin
 from asynctrace._core.cancel import cut_short
 from asynctrace._core.context import SpanContext
-from asynctrace._core.early import send_ahead, send_soon, watch
+from asynctrace._core.early import send_ahead, send_soon
 from asynctrace._core.errors import UsageError
 from asynctrace._core.failure import record_error
 from asynctrace._core.listening import listeners
 from asynctrace._core.outcome import CANCELLED, FAILED, OUTCOME_TAG, outcome_of
 from asynctrace._core.provider import Entry, active_entry, provider, span_end_ns, top_entry
-from asynctrace._core.record import NOBODY, early, set_tags, source_at_end
-from asynctrace._core.segment import new_id, running, segment_of
-from asynctrace._core.tracer import service_of, source_of, weak_root
+from asynctrace._core.record import early
+from asynctrace._core.segment import running, segment_of
+from asynctrace._core.tracer import weak_root
 from asynctrace._core.values import AT_ONCE, fit, is_number, text
 
 if TYPE_CHECKING:
@@ -81,6 +79,8 @@ class Span(Entry):
 
     _tags: dict[str, Any] | None
     _start_ns: int
+    _id: int
+    _parent_id: int
 
     _chosen: str | None
     """The service it was made with; None for its parent's."""
@@ -118,7 +118,7 @@ class Span(Entry):
 
     def open(self, *, activate: bool = True, start_ns: int | None = None) -> Self:
         """Start the span, at `start_ns` if given; for integrations: without making it active."""
-        if (self._segment is not None or self._dd is not None) and not self._renewed():
+        if (self._segment is not None or self._dd is not None) and not begin.renewed(self):
             return self
         ours = tracer.context_provider is provider
         above: Entry | None = None
@@ -135,9 +135,9 @@ class Span(Entry):
             elif (above := active_entry()) is not None:
                 segment = above.segment()
         if segment is not None and segment.takes:
-            self._write_down(above, segment, start_ns)
+            begin.write_down(self, above, segment, start_ns)
         else:
-            self._start(above, start_ns, activate=activate and not ours)
+            begin.start(self, above, start_ns, activate=activate and not ours)
         if activate and ours:
             self.previous = top_entry.get()
             self.owner = top_entry.set(self)
@@ -147,82 +147,6 @@ class Span(Entry):
             for listener in tuple(listeners):
                 listener.opened(self)
         return self
-
-    def _renewed(self) -> bool:
-        """Opened again: after its end, what it was then is another now; while it is open, it is that already."""
-        if self._is_open():
-            return False
-        if self._written and self._segment is not None:
-            buffer, past = self._segment.buffer, copy.copy(self)
-            with suppress(ValueError):  # it has been taken
-                buffer.done.remove(self)
-                buffer.done.append(past)
-                if buffer.left:
-                    send_soon(buffer)
-        self._tags, self._end_ns, self._written = self._given, 0, False
-        self._dd = self._segment = None
-        return True
-
-    def _write_down(self, above: Entry | None, segment: Segment, start_ns: int | None) -> None:
-        """It is a record."""
-        self._written, self._segment, self._id = True, segment, new_id(64) or 1
-        if type(above) is Span:
-            self._parent_id, begun, source, parent = above._id, above._start_ns, above._source, above._dd
-            service = self._under = above._service if parent is None else parent.service
-            if above._end_ns:
-                component = (above._tags or {}).get("component")
-                source = source_at_end(source, service, component) if parent is None else source_of(parent)
-        else:
-            self._parent_id, begun, service, source = self._below(above, segment)
-        start = start_ns or time_ns()
-        self._start_ns = start if start > begun else begun  # the wall clock may be stepped back
-        if self._chosen is None:
-            self._service, self._source = service, source if service else ""
-        else:
-            self._service, self._source = service_of(self._chosen)
-        if self._tags and not AT_ONCE.isdisjoint(self._tags):
-            self._known()
-
-    def _below(self, above: Entry | None, segment: Segment) -> tuple[int, int, str | None, str]:
-        """Of what ddtrace knows above: id, start, service, and who chose that."""
-        parent = None if above is None else above.as_parent()
-        if isinstance(parent, DDSpan):
-            service = self._under = parent.service
-            return parent.span_id, parent.start_ns, service, source_of(parent)
-        segment.first, self._under = self, NOBODY
-        if above is not None:
-            above.opened()
-        return segment.context.span_id or 0, 0, ddtrace.config.service, ""
-
-    def _start(self, above: Entry | None, start_ns: int | None, *, activate: bool) -> None:
-        """It is a ddtrace span from its start."""
-        parent: DDSpan | Context | None
-        if self._parent is not None:
-            parent = self._parent._context
-        elif above is not None:
-            parent = above.as_parent()
-        else:
-            parent = None if tracer.context_provider is provider else tracer.context_provider.active()
-        dd = self._dd = tracer.start_span(
-            self._name,
-            child_of=parent,
-            service=self._chosen,
-            resource=self._resource,
-            span_type=self._type,
-            activate=activate,
-        )
-        if above is not None:
-            for context in above.opened():
-                dd.link_span(context)
-        if start_ns is not None:
-            dd.start_ns = start_ns
-        if isinstance(parent, DDSpan) and dd.start_ns < parent.start_ns:  # as above
-            dd.start_ns = parent.start_ns
-        self._id, self._start_ns, self._source = dd.span_id, dd.start_ns, source_of(dd)
-        if self._tags:
-            set_tags(dd, self._tags)
-        if watch.asleep:
-            watch.wake()
 
     def _announce(self) -> None:
         """Tell ddtrace's listeners what runs."""

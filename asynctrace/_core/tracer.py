@@ -1,27 +1,23 @@
 """Set-up of ddtrace's tracer, and every door of it that is not public: guarded, with what happens without it.
 
+Those of the aggregator, in which ddtrace collects traces, are in `aggregator.py`.
+
 | door | for | without it |
 |---|---|---|
 | `Span._local_root` | a sampling decision is made on the local root | made on the span itself |
 | `Tracer._span_aggregator.user_processors` | our filters around the user's | `configure()`: theirs must be set after |
-| `_span_aggregator._traces`, `._lock`, `.dd_processors` | finished spans leave before 300 have ended | after 300 |
-| `_span_aggregator._traces` | no record waits for a trace that ddtrace does not hold | taken for held |
-| `_span_aggregator.partial_flush_enabled` | as the user has set it | taken for on |
-| `_span_aggregator.writer`, `._sync_mode` | ddtrace's writer runs before ours may write | a warning, if both do |
-| `_span_aggregator.sampling_processor` | no early decision where rules may see more later | as if there were some |
 | `Span._parent_context._is_remote` | the test kit knows that a parent is elsewhere | it is taken for an orphan |
 | `_DBM_Propagator`, `dbm_config` of its propagation | a comment for Database Monitoring before queries | no comment |
 | `ddtrace.contrib.internal.*.patch` | its integrations of logging and structlog come off again | they are not put on |
 | `Context._reactivate` | ddtrace's executor integration activates a context for more than one span | good for one |
 | `Span._local_root` (set) | `current_root_span()` below a record | the record's own span |
 | `Span._set_attributes` | the tags of a record in one call | `set_tag` for each |
-| `_span_aggregator.dd_processors`, `._global_service` of one | peer and base service of records | without |
 | `Context._meta`, `Tracer._tags`, `config._inferred_base_service` | tags that ddtrace gives its spans | without |
 | `config._otel_trace_semantics_enabled` | records without `env` and `version`, as ddtrace has it then | with |
-| `sampling_processor.single_span_rules` | rejected traces are thinned unless such rules keep spans | never thinned |
+| the closure of its handler of SIGTERM | a loop that handles it ends the program as it will | spans are lost then |
 | what `setting()` is asked for, as `config._http` | settings as ddtrace has read them | the defaults |
-| `config._propagation_*`, `._x_datadog_tags_*` | plain trace headers are read and written without its propagator | by it |
-| `Context._meta`, `._baggage`, `._is_remote` | the same | the same |
+| `config._propagation_*`, `._x_datadog_tags_*` | plain trace headers are read, written without its propagator | by it |
+| `Context._meta`, `._baggage`, `._is_remote` | the same | by it |
 | `Context._is_remote`, `ddtrace.internal.runtime` | records under a context of this process | ddtrace spans |
 | `core.has_listeners`, `SpanProcessor.__processors__` | products that watch running spans | by their settings |
 """
@@ -33,7 +29,7 @@ import importlib
 import inspect
 import logging
 import os
-import sys
+import signal
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +41,7 @@ if TYPE_CHECKING:
 
     from ddtrace.trace import TraceFilter
 
-__all__ = ["Context", "sample", "set_up", "tracer", "weak_root"]
+__all__ = ["Context", "set_up", "tracer", "weak_root"]
 
 log = logging.getLogger("asynctrace")
 
@@ -173,80 +169,13 @@ def weak_root(span: DDSpan) -> weakref.ref[DDSpan]:
     return weakref.ref(local_root(span))
 
 
-def sample(root: DDSpan) -> None:
-    """Have ddtrace decide now whether the trace of this local root is kept."""
-    try:
-        tracer.sample(root)  # type: ignore[no-untyped-call]
-    except Exception:
-        log.debug("sampling decision failed", exc_info=True)
-
-
-def partial_flush() -> bool:
-    """Whether spans may leave before their trace has ended: `DD_TRACE_PARTIAL_FLUSH_ENABLED`."""
-    aggregator = getattr(tracer, "_span_aggregator", None)
-    return bool(getattr(aggregator, "partial_flush_enabled", True))
-
-
-def partial_flush_most() -> int:
-    """So many ended spans of one trace leave, whatever is still open: `DD_TRACE_PARTIAL_FLUSH_MIN_SPANS`."""
-    try:
-        aggregator = tracer._span_aggregator
-        return aggregator.partial_flush_min_spans if aggregator.partial_flush_enabled else sys.maxsize
-    except AttributeError:
-        return 300
-
-
-def start_writer() -> None:
-    """Start ddtrace's writer, as its first write does; when the first are two threads' at once, that warns."""
-    try:
-        writer: Any = tracer._span_aggregator.writer
-        if writer._sync_mode is False and writer.status.value == "stopped":
-            writer.start()
-    except Exception:
-        log.debug("ddtrace's writer is not where it was", exc_info=True)
-
-
-def open_traces() -> list[tuple[int, int, DDSpan]]:
-    """Of the traces that ddtrace holds: trace id, how many spans have ended, the first of those that it holds."""
-    try:
-        traces = list(tracer._span_aggregator._traces.items())
-        return [(key, one.num_finished, one.spans[0]) for key, one in traces if one.spans]
-    except Exception:
-        log.debug("ddtrace's open traces are not where they were", exc_info=True)
-        return []
-
-
-def holds(trace_id: int) -> bool:
-    """Whether ddtrace will hand over something of this trace: it has spans of it that have not left."""
-    try:
-        return trace_id in tracer._span_aggregator._traces
-    except Exception:
-        log.debug("ddtrace's open traces are not where they were", exc_info=True)
-        return True
-
-
-def take_finished(trace_id: int) -> list[DDSpan]:
-    """The finished spans of a trace that has open ones, as ddtrace's own partial flush takes them; it forgets them."""
-    aggregator = tracer._span_aggregator
-    if not any(getattr(one, "unloads_carriers", False) for one in aggregator.user_processors):
-        return []
-    with aggregator._lock:
-        trace = aggregator._traces.get(trace_id)
-        if trace is None:
-            return []
-        finished: list[DDSpan] = []
-        still_open: list[DDSpan] = []
-        for span in trace.spans:  # each asked once: threads end spans meanwhile
-            (still_open if span.duration_ns is None else finished).append(span)
-        if not still_open:  # it leaves as a whole
-            return []
-        trace.spans[:] = still_open
-        # a thread may be between the end of a span and its being counted: it will count one that is not there
-        trace.num_finished -= len(finished)
-    if finished:
-        for processor in aggregator.dd_processors:
-            finished = processor.process_trace(finished) or []
-    return finished
+def handler_before(number: int) -> Any:
+    """What handled a signal before ddtrace put its own handlers first, which shut the tracer down."""
+    handler: Any = signal.getsignal(number)
+    while str(getattr(handler, "__module__", "")).startswith("ddtrace."):
+        inside = dict(zip(handler.__code__.co_freevars, handler.__closure__ or (), strict=False))
+        handler = inside["old_signal"].cell_contents
+    return handler
 
 
 def adopt(span: DDSpan, root: DDSpan) -> None:
@@ -264,28 +193,6 @@ def set_tags(span: DDSpan, tags: dict[str, Any]) -> None:
     except Exception:
         for key, value in tags.items():
             span.set_tag(key, value)
-
-
-def process(spans: list[DDSpan]) -> None:
-    """Have ddtrace's own processors, which come before all filters, add their tags."""
-    if spans:
-        try:
-            for processor in tracer._span_aggregator.dd_processors:
-                processor.process_trace(spans)
-        except Exception:
-            log.debug("ddtrace's own processors are not where they were", exc_info=True)
-
-
-def ordinary_service() -> str | None:
-    """The service, in lower case, about which ddtrace's own processors have nothing to say; None if unknown."""
-    global _ordinary
-    if _ordinary is None:
-        processors = getattr(getattr(tracer, "_span_aggregator", None), "dd_processors", ())
-        _ordinary = next((one._global_service for one in processors if hasattr(one, "_global_service")), None)
-    return _ordinary
-
-
-_ordinary: str | None = None
 
 
 def is_inferred(service: str | None) -> bool:
@@ -330,19 +237,15 @@ def _writes_both() -> bool:
     )
 
 
-def writes_plainly(context: Context) -> bool:
-    """Whether ddtrace writes nothing for this context but its ids, its decision and its tags, and nobody watches."""
+def passed_on(context: Context) -> dict[str, str] | None:
+    """What a context passes on beside its ids and its decision; None where ddtrace may write more, or others watch."""
     try:
-        return (
-            context._is_remote is False
-            and context.dd_origin is None
-            and not context._baggage
-            and context._meta is not None
-            and _writes_both()
-            and not _has_listeners("http.span_inject")
-        )
+        is_plain = context._is_remote is False and context.dd_origin is None and not context._baggage
+        if is_plain and _writes_both() and not _has_listeners("http.span_inject"):
+            return context._meta
     except AttributeError:
-        return False
+        log.debug("ddtrace's contexts are not as they were", exc_info=True)
+    return None
 
 
 def global_tags() -> dict[str, Any]:
@@ -354,12 +257,6 @@ def global_tags() -> dict[str, Any]:
 def as_opentelemetry() -> bool:
     """Whether `DD_TRACE_OTEL_SEMANTICS_ENABLED` names environment and version another way than by tags of spans."""
     return bool(getattr(ddtrace.config, "_otel_trace_semantics_enabled", False))
-
-
-def has_single_span_rules() -> bool:
-    """Whether `DD_SPAN_SAMPLING_RULES` may keep a span of a trace that is rejected."""
-    sampling = getattr(getattr(tracer, "_span_aggregator", None), "sampling_processor", None)
-    return bool(getattr(sampling, "single_span_rules", True))
 
 
 def watchers() -> bool:
@@ -384,39 +281,6 @@ def _watching() -> tuple[Callable[[], Any], Callable[[str], bool]]:
 
 
 _span_processors, _has_listeners = _watching()
-
-
-def decide_by_rules(span: DDSpan) -> None:
-    """Have the user's sampling rules decide now, where no filter of the user's comes before they do anyway."""
-    try:
-        aggregator = tracer._span_aggregator
-        if aggregator.sampling_processor.sampler.rules and len(aggregator.user_processors) == len(
-            ("first", "last")
-        ):
-            root = local_root(span)
-            if root.context.sampling_priority is None:
-                sample(root)
-    except Exception:
-        log.debug("ddtrace's sampling rules are not where they were", exc_info=True)
-
-
-def may_decide_early(root: DDSpan) -> bool:
-    """Whether the trace of this local root is kept, and may be known to be so before it has ended.
-
-    A sampling rule may ask for a tag or a resource that is set at the end; and of a trace that is to be dropped all
-    spans wait, since the user may still want to keep it.
-    """
-    priority = root.context.sampling_priority
-    if priority is None:
-        try:
-            if tracer._span_aggregator.sampling_processor.sampler.rules:
-                return False
-        except Exception:
-            log.debug("ddtrace's sampling rules are not where they were", exc_info=True)
-            return False
-        sample(root)
-        priority = root.context.sampling_priority
-    return priority is not None and priority > 0
 
 
 def sql_commenter() -> Callable[[str], str] | None:

@@ -18,6 +18,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from asynctrace.agent import feed
@@ -226,5 +227,5 @@ def _error(text: str, status: int, **more: Any) -> web.Response:
 
 async def _answer(build: Callable[[], Any]) -> web.Response:
     """JSON that may be large, made in a thread: a tracer must not wait for a reader."""
-    text = await asyncio.to_thread(lambda: json.dumps(build()))
-    return web.Response(text=text, content_type="application/json")
+    body = await asyncio.to_thread(lambda: msgspec.json.encode(build()))
+    return web.Response(body=body, content_type="application/json")

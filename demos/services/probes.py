@@ -17,6 +17,7 @@ import ssl
 import struct
 import time
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -219,6 +220,22 @@ def _amqp_expect(wire: _Wire, method: int) -> bytes:
         if got != (10, method):
             raise ProbeError("the answer is not AMQP 0-9-1")
         return payload[4:]
+
+
+def http_probe(url: str, name: str, timeout: float = 2.0) -> None:
+    """A request that a server of this name answers well."""
+    parts = _split(url, "http")
+    connection = HTTPConnection(parts.hostname or "", parts.port or 80, timeout=timeout)
+    try:
+        connection.request("GET", parts.path)
+        answer = connection.getresponse()
+    except (OSError, HTTPException) as error:
+        raise ProbeError(f"no answer: {error}") from error
+    finally:
+        connection.close()
+    who = answer.getheader("server", "somebody else")
+    if not who.startswith(name) or not 200 <= answer.status < 300:
+        raise ProbeError(f"{who} answers {answer.status}")
 
 
 def _split(url: str, *schemes: str) -> SplitResult:

@@ -44,12 +44,14 @@ def test_the_demos_traffic_passes(judge: Judge) -> None:
         shop = launcher.start_shop(running, judge.url)
         for order in launcher.ORDERS:
             launcher.place(shop, order)
-        spans = judge.spans(45)
+        spans = judge.spans(48)
     assert_nothing_wrong(judge)
     ids = {span["span_id"] for span in spans}
-    assert len(spans) == len(ids) == 45
+    assert len(spans) == len(ids)
     roots = [span for span in spans if not span.get("parent_id")]
-    assert [root["resource"] for root in roots] == ["POST /orders"] * 3
+    at_start = [root for root in roots if root["name"] == "postgres.connect"]
+    assert len(at_start) == 3, "each service opens its pool before there is a request"
+    assert [root["resource"] for root in roots if root not in at_start] == ["POST /orders"] * 3
     assert all(span["parent_id"] in ids for span in spans if span not in roots)
 
 

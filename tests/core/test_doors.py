@@ -1,4 +1,4 @@
-"""The doors of ddtrace that are not public are still where `_core/tracer.py` looks for them."""
+"""The doors of ddtrace that are not public are still where `_core` (`tracer.py`, `aggregator.py`) looks for them."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ import pytest
 from ddtrace.trace import Context, tracer
 
 from asynctrace import SpanContext, span
-from asynctrace._core import tracer as doors
-from asynctrace._core.delivery import head, tail
-from asynctrace._core.tracer import (
-    as_opentelemetry,
+from asynctrace._core import aggregator, tracer as doors
+from asynctrace._core.aggregator import (
     holds,
-    integration,
-    is_for_one_span,
-    is_remote,
-    local_root,
     may_decide_early,
     open_traces,
     partial_flush,
     sample,
-    set_up,
-    sql_commenter,
     start_writer,
     take_finished,
+)
+from asynctrace._core.delivery import head, tail
+from asynctrace._core.tracer import (
+    as_opentelemetry,
+    integration,
+    is_for_one_span,
+    is_remote,
+    local_root,
+    set_up,
+    sql_commenter,
 )
 
 
@@ -174,16 +176,16 @@ class Nothing:
 def test_without_any_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spans wait for their trace, then; nothing raises."""
     with tracer.trace("root") as root:
-        monkeypatch.setattr(doors, "tracer", Nothing())
+        monkeypatch.setattr(aggregator, "tracer", Nothing())
         assert open_traces() == []
         assert partial_flush()
         assert not may_decide_early(root)
         sample(root)
         start_writer()
-        doors.process([root])
-        doors.decide_by_rules(root)
-        assert doors.partial_flush_most() == 300
-        assert doors.has_single_span_rules()
+        aggregator.process([root])
+        aggregator.decide_by_rules(root)
+        assert aggregator.partial_flush_most() == 300
+        assert aggregator.has_single_span_rules()
         monkeypatch.undo()
     assert local_root(cast("Any", Nothing())) is not None
     assert not is_remote(cast("Any", Nothing()))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ddtrace.propagation.http import HTTPPropagator
 from ddtrace.trace import Context
 from hypothesis import given, settings, strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from asynctrace import SpanContext, attached, span
 from asynctrace._core.carrier import normalised
 from asynctrace._core.plain import plain_context, plain_headers
 from tests.core.process import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HEX = "0123456789abcdef"
 
@@ -131,6 +135,25 @@ def test_the_usual_headers_are_plain() -> None:
         assert context is not None
         assert plain_headers(context) == written(context)
     assert plain_headers(Context(trace_id=trace, span_id=7)) is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(CONTEXTS, st.sampled_from([str.lower, str.title, str.upper]))
+def test_whatever_holds_the_headers(context: Context, spelt: Callable[[str], str]) -> None:
+    """A request's multidict, pairs and a plain dict are read alike, however the names are spelt."""
+    headers = written(context)
+    others = {spelt(key): value for key, value in {"host": "shop", **headers, "cookie": "a=b"}.items()}
+    expected = seen(ddtraces(headers))
+    for carrier in (others, list(others.items()), CIMultiDictProxy(CIMultiDict(others))):
+        assert seen(SpanContext.extract(carrier)._context) == expected
+
+
+def test_a_requests_headers_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a Datadog tracer wrote is read without ddtrace's propagator from a request's multidict, too."""
+    monkeypatch.delattr(HTTPPropagator, "extract")
+    headers = CIMultiDictProxy(CIMultiDict({key.title(): value for key, value in SOUND.items()}))
+    assert SpanContext.extract(headers).trace_id == 0x65A1B2C3000000000000000000000007
+    assert SpanContext.extract(CIMultiDict({"Host": "shop"})) == SpanContext.ROOT
 
 
 SOUND = {

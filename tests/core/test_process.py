@@ -402,3 +402,42 @@ def test_the_tracers_own_shutdown(sink: Sink) -> None:
     """
     run(HEAD + program, DD_TRACE_AGENT_URL=sink.url, ASYNCTRACE_PARTIAL_FLUSH_MS="60000")
     assert [one["name"] for one in sink.wait_for(1)] == ["inner"]
+
+
+LEFT_TO_LOOP = """
+    import asyncio, os, signal, sys
+
+    async def main():
+        stopped = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+        from asynctrace import shutdown, span  # as a worker of gunicorn's imports its application
+        with span("request"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            await stopped.wait()
+            with span("work"):
+                pass
+        await shutdown(5)
+
+    if sys.argv[1:]:
+        import uvloop
+        uvloop.run(main())
+    else:
+        asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("loop", [[], ["uvloop"]], ids=["asyncio", "uvloop"])
+def test_sigterm_is_left_to_a_loop_that_handles_it(sink: Sink, tmp_path: Path, loop: list[str]) -> None:
+    """Wherever ddtrace was imported: what is in flight ends as the program has it end, and is sent."""
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(LEFT_TO_LOOP))
+    ended = subprocess.run(
+        [sys.executable, program, *loop],
+        env=environment(DD_TRACE_AGENT_URL=sink.url),
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert sorted(one["name"] for one in sink.wait_for(2)) == ["request", "work"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -70,3 +72,19 @@ def test_they_are_drawn() -> None:
         "4 spans, 2 services (a, b)",
     ]
     assert ran.stderr == ""
+
+
+def test_ctrl_c_ends_them_without_a_word() -> None:
+    """Whoever has seen enough gets no traceback of a program that was about to end anyway."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "demos", "flamegraphs"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("A slow function")
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, complaints = process.communicate()
+    assert (process.returncode, complaints) == (128 + signal.SIGINT, "")

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from demos import launcher
-from demos.processes import DemoError, ServiceProcess, plain_environment
+from demos.processes import DemoError, Running, ServiceProcess, plain_environment
 from tests.agent.processes import viewing
 from tests.demos.rows import drawings
 
@@ -145,7 +145,7 @@ def test_keep_leaves_everything_running_until_it_is_told(number: signal.Signals,
     with kept() as (process, told):
         body = re.findall(r"'(.*)'", told["curl"])[0]
         assert json.loads(body) == {"customer": "ann", "items": ["tea"]}
-        shop = launcher.Shop(told["shop"], ())
+        shop = Running(told["shop"], ())
         assert launcher.place(shop, launcher.Order("ann", ("tea",), "", "")) == (201, "total 4")
         assert listens(told["agent"])
         process.send_signal(number)
@@ -193,7 +193,7 @@ def test_a_service_that_ends_is_named_where_its_trace_is_missed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         address = f"http://127.0.0.1:{unused.getsockname()[1]}"
     with pytest.raises(DemoError, match=r"nonsense has ended:(.|\n)*No module named"):
-        launcher.place(launcher.Shop(address, (service,)), launcher.ORDERS[0])
+        launcher.place(Running(address, (service,)), launcher.ORDERS[0])
     service.stop()
 
 
@@ -208,5 +208,28 @@ def test_without_a_broker_the_demo_says_what_to_do() -> None:
 def test_help_teaches() -> None:
     """`--help` has a line to copy for every way to run it, and fits a terminal."""
     text = demo("--help", COLUMNS="80").stdout
-    assert all(line in text for line in ("python3 -m demos --keep", "python3 -m demos flamegraphs"))
+    assert all(f"python3 -m demos {word}" in text for word in ("--keep", "flamegraphs", "envoy"))
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_what_keep_cannot_do_is_said() -> None:
+    """The flame graphs are programs that end: a wrong use, exit code 2, and why."""
+    ran = demo("flamegraphs", "--keep")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "--keep is for services" in ran.stderr
+
+
+def test_ctrl_c_while_it_is_loaded_is_no_traceback() -> None:
+    """The first moments are spent on imports; who changes their mind then sees nothing of them."""
+    program = """if True:
+        import runpy, sys
+        class Interrupting:
+            def find_spec(self, name, *_):
+                if name == "demos.launcher":
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Interrupting())
+        runpy.run_module("demos", run_name="__main__", alter_sys=True)"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (128 + signal.SIGINT, "", "")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from asynctrace.agent import AgentThread, Span, Trace
+    from demos.processes import Running
     from demos.services import Service
 
 MS = 1_000_000
@@ -44,14 +45,14 @@ pytestmark = [pytest.mark.usefixtures("servers"), pytest.mark.timeout(60)]
 
 
 @pytest.fixture(scope="module")
-def running(servers: None) -> Iterator[tuple[AgentThread, launcher.Shop]]:
+def running(servers: None) -> Iterator[tuple[AgentThread, Running]]:
     """The demo's three services, and the agent they send to."""
     with ExitStack() as stack:
         agent = stack.enter_context(start_in_thread())
         yield agent, launcher.start_shop(stack, agent.url)
 
 
-def order(running: tuple[AgentThread, launcher.Shop], customer: str, *items: str) -> tuple[int, Trace]:
+def order(running: tuple[AgentThread, Running], customer: str, *items: str) -> tuple[int, Trace]:
     """Send one; gives its status and its whole trace."""
     status, _, trace = launcher.send(*running, launcher.Order(customer, items, "", ""))
     return status, trace
@@ -64,7 +65,7 @@ def label(span: Span) -> str:
     return f"{span.service} {' '.join(words[:1] if words[0] == 'basic.deliver' else words[:2])}"
 
 
-def test_an_order_is_one_trace_of_three_processes(running: tuple[AgentThread, launcher.Shop]) -> None:
+def test_an_order_is_one_trace_of_three_processes(running: tuple[AgentThread, Running]) -> None:
     """From HTTP through SQL and a second service over RabbitMQ to the worker: names, parents, services."""
     status, trace = order(running, "ann", "tea", "milk")
     assert status == 201
@@ -78,7 +79,7 @@ def test_an_order_is_one_trace_of_three_processes(running: tuple[AgentThread, la
     assert not any(span.error for span in trace.spans)
 
 
-def test_a_sleep_is_as_long_as_it_was(running: tuple[AgentThread, launcher.Shop]) -> None:
+def test_a_sleep_is_as_long_as_it_was(running: tuple[AgentThread, Running]) -> None:
     """A sleep of 60 ms shows at least 60 ms and no more than its parent."""
     _, trace = order(running, "ann", "saffron")
     [slow] = [span for span in trace.spans if span.name == "demos.shop.price_item"]
@@ -87,7 +88,7 @@ def test_a_sleep_is_as_long_as_it_was(running: tuple[AgentThread, launcher.Shop]
     assert slow.meta["item"] == "saffron"
 
 
-def test_an_order_that_fails_in_sql_shows_where(running: tuple[AgentThread, launcher.Shop]) -> None:
+def test_an_order_that_fails_in_sql_shows_where(running: tuple[AgentThread, Running]) -> None:
     """The query and the request are errors, nothing else is; the worker's part is in the same trace."""
     status, trace = order(running, "bob", "saffron")
     assert status == 500

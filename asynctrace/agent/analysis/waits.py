@@ -50,9 +50,12 @@ def waits(nodes: Iterable[tuple[Node, Node | None]]) -> dict[int, list[Part]]:
     acquired = _acquired(nodes)
     found = {}
     for node, parent in nodes:
-        of_span = list(_parts(node.span, parent, acquired))
+        span = node.span
+        if not (span.metrics or span.meta.get("span.kind") == "consumer" or span.name.endswith(_ACQUIRE)):
+            continue  # most of a large trace: nothing tells of a wait
+        of_span = list(_parts(span, parent, acquired))
         if of_span:
-            found[node.span.span_id] = of_span
+            found[span.span_id] = of_span
     return found
 
 

@@ -1,9 +1,10 @@
 // Keys, as long as nobody types.
 
-import { useEffect } from "./vendor/htm-preact.js";
+import { useLayoutEffect } from "./vendor/htm-preact.js";
 
 export function useKeys(actions) {
-  useEffect(() => {
+  // a layout effect: a key pressed before the next frame is about what is shown now
+  useLayoutEffect(() => {
     const press = (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       if (/^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;

@@ -99,7 +99,7 @@ def describe_closing(span: Span, response: Any) -> int | None:
     """A WebSocket, over: its close code; None of what is no WebSocket of aiohttp's."""
     if not hasattr(response, "close_code"):
         return None
-    code: int = response.close_code or TORN
+    code = int(response.close_code or TORN)
     span.set_tag("http.upgraded", "websocket")
     span.set_tag("websocket.close.code", code)
     return code

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +9,7 @@ import pytest_asyncio
 from playwright.async_api import async_playwright
 
 from asynctrace.agent import start_in_thread
+from demos.pictures import FLAGS, chromium
 from tests.agent.browser.pages import Viewer
 
 if TYPE_CHECKING:
@@ -20,31 +19,15 @@ if TYPE_CHECKING:
 
     from asynctrace.agent import AgentThread
 
-CHROMIUM = next(
-    filter(
-        None, map(shutil.which, (os.environ.get("CHROMIUM", "chromium"), "chromium-browser", "google-chrome"))
-    ),
-    None,
-)
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of them share one browser, and its event loop."""
+    found = chromium()
     for item in items:
         if "tests/agent/browser" in item.path.as_posix():
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
             item.add_marker(pytest.mark.timeout(60))
-            if CHROMIUM is None:
+            if found is None:
                 item.add_marker(
                     pytest.mark.skip(
                         reason="no Chromium here: apt-get install chromium, or CHROMIUM=/path/to/it"
@@ -55,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        running = await playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         yield running
         await running.close()
 

@@ -85,6 +85,12 @@ class Viewer:
         count: int = await self.page.evaluate(_PIXELS, variable)
         return count
 
+    async def draws(self, variable: str, least: int) -> None:
+        """Waits until so many pixels have a colour of the style sheet."""
+        await self.page.wait_for_function(
+            f"([variable, least]) => ({_PIXELS})(variable) > least", arg=[variable, least]
+        )
+
     async def says(self, locator: Locator, text: str) -> None:
         """Waits until something is said somewhere."""
         await expect(locator).to_contain_text(text)

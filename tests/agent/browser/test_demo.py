@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asynctrace.agent import AgentThread
+    from demos.processes import Running
     from demos.services import Service
     from tests.agent.browser.pages import Viewer
 
@@ -27,37 +28,39 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 @pytest.fixture
 def shop(
     agent: AgentThread, postgres: Service, rabbitmq: Service, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[launcher.Shop]:
+) -> Iterator[Running]:
     monkeypatch.setenv("ASYNCTRACE_POSTGRES_URL", postgres.url)
     monkeypatch.setenv("ASYNCTRACE_AMQP_URL", rabbitmq.url)
     with ExitStack() as running:
         yield launcher.start_shop(running, agent.url)
 
 
-async def test_an_order_is_seen_while_it_is_placed(shop: launcher.Shop, viewer: Viewer) -> None:
+async def test_an_order_is_seen_while_it_is_placed(shop: Running, viewer: Viewer) -> None:
     """The page that waits shows the order a moment after it was answered, whole, with its queue and its query."""
     order = launcher.ORDERS[1]
     await asyncio.to_thread(launcher.place, shop, order)
     answered = time.monotonic()
-    await viewer.says(viewer.lines.first, "POST /orders")
+    orders = viewer.lines.filter(has_text="POST /orders")  # beside the services' first connections
+    await expect(orders).to_have_count(1)
     print(f"in the list {time.monotonic() - answered:.2f} s after the answer")
     assert time.monotonic() - answered < 4
+    await orders.click()
     await viewer.says(viewer.page.locator("h1"), "3 processes · 16 spans")
     for lane in ("shop 9", "pricing 3", "worker 4"):
         await viewer.says(viewer.page.locator(".sub"), lane)
-    assert await viewer.pixels("path") > 100
-    assert await viewer.pixels("queue") > 20, "the arrow from the publish to the worker"
+    await viewer.draws("path", 100)
+    await viewer.draws("queue", 20)  # the arrow from the publish to the worker
     await viewer.page.get_by_label("find spans in this trace").fill("type:sql service:pricing")
     await expect(viewer.page.get_by_text("1 span", exact=True)).to_be_visible()
     await viewer.page.get_by_label("find spans in this trace").press("Enter")
     await expect(viewer.detail.locator("h3")).to_have_text(re.compile("SELECT coalesce"))
 
 
-async def test_an_order_that_fails_says_why(shop: launcher.Shop, viewer: Viewer) -> None:
+async def test_an_order_that_fails_says_why(shop: Running, viewer: Viewer) -> None:
     """The filter finds it, the finding leads to the query that broke the constraint, the stack to the shop's line."""
     for order in launcher.ORDERS:
         await asyncio.to_thread(launcher.place, shop, order)
-    await expect(viewer.lines).to_have_count(3)
+    await expect(viewer.lines.filter(has_text="POST /orders")).to_have_count(3)
     await viewer.page.get_by_label("filter of traces").fill("error:*CheckViolation*")
     await expect(viewer.lines).to_have_count(1)
     await viewer.lines.first.click()

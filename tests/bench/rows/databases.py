@@ -6,8 +6,6 @@ import asyncio
 import functools
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
-
 from demos.services import postgres
 from tests.bench.rows import LOT, Row, below_root
 
@@ -90,6 +88,8 @@ def queries(kit: Kit, asked: Callable[[Any], Awaitable[None]]) -> Operations:
         nonlocal pool
         if pool is None:
             holes()
+            import asyncpg  # not above: `--help` needs no environment
+
             pool = await asyncpg.create_pool(database().url, min_size=POOL, max_size=POOL)
         await asked(pool)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from demos.services import Service
 
-NAMES = ("messages", "queries", "calling")
+NAMES = ("messages", "queries", "calling", "serving")
 
 
 class Base(ABC):
