@@ -31,8 +31,8 @@ class Shop:
     """Both services, with the queue that orders are published to, which nobody reads."""
 
     def __init__(self, kit: Kit) -> None:
-        self.price_item, self.price_cart = kit.traced(self.price_item), kit.traced(self.price_cart)
-        self.quote = kit.traced(self.quote)
+        self.traced_item, self.traced_cart = kit.traced(self.price_item), kit.traced(self.price_cart)
+        self.traced_quote = kit.traced(self.quote)
         self.schema = f"asynctrace_bench_{uuid.uuid4().hex[:12]}"
 
     async def open(self) -> None:
@@ -64,7 +64,7 @@ class Shop:
         await asyncio.sleep(0)
 
     async def price_cart(self, items: list[str]) -> int:
-        await asyncio.gather(*map(self.price_item, items))
+        await asyncio.gather(*map(self.traced_item, items))
         async with self.prices.get("/quote", params=[("item", item) for item in items]) as reply:
             return int((await reply.json())["total"])
 
@@ -78,7 +78,7 @@ class Shop:
     async def create_order(self, request: web.Request) -> web.Response:
         order = await request.json()
         limit = await self.pool.fetchval("SELECT credit FROM customers WHERE name = $1", order["customer"])
-        total = await self.price_cart(order["items"])
+        total = await self.traced_cart(order["items"])
         await self.pool.execute(
             "INSERT INTO orders (customer, total, credit) VALUES ($1, $2, $3)",
             order["customer"],
@@ -109,7 +109,7 @@ class Order(Served):
                 shop = self.shop = Shop(kit)
                 await shop.open()
                 pricing, orders = web.Application(), web.Application()
-                pricing.router.add_get("/quote", shop.quote)
+                pricing.router.add_get("/quote", shop.traced_quote)
                 orders.router.add_post("/orders", shop.create_order)
                 trace(pricing), trace(orders)
                 await shop.call(await self.serve(pricing))
