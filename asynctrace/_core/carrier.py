@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 MAX_VALUE = 8192
 """Longest header value (bytes) that is read. W3C asks for 512 (tracestate) and 8192 (baggage) to be carried."""
@@ -78,13 +79,23 @@ FAMILIES: tuple[dict[str, Callable[[str], bool]], ...] = (
 KNOWN = frozenset(key for family in FAMILIES for key in family)
 """Every header that carries a trace, in lower case; `ot-baggage-*` beside them."""
 
+_INITIALS = frozenset(initial for key in (*KNOWN, OT_BAGGAGE) for initial in (key[0], key[0].upper()))
+
 
 def is_trace_header(key: object) -> bool:
     """Whether a header carries trace context, in any of the styles ddtrace knows."""
-    if not isinstance(key, str):
+    if not isinstance(key, str) or key[:1] not in _INITIALS:
         return False
     key = key.lower()
     return key in KNOWN or key.startswith(OT_BAGGAGE)
+
+
+def trace_headers_in(headers: Iterable[Any]) -> list[Any]:
+    """The keys among these that are trace headers."""
+    try:
+        return [key for key in headers if key[:1] in _INITIALS and is_trace_header(key)]
+    except TypeError:  # not all of them are text
+        return [key for key in headers if is_trace_header(key)]
 
 
 _CHECKS = {

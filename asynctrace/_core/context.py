@@ -9,9 +9,9 @@ from ddtrace.propagation.http import HTTPPropagator
 from ddtrace.trace import Context, Span as DDSpan
 
 from asynctrace._core.aggregator import sample
-from asynctrace._core.carrier import PRIORITIES, is_trace_header, normalised
+from asynctrace._core.carrier import PRIORITIES, normalised, trace_headers_in
 from asynctrace._core.errors import UsageError
-from asynctrace._core.plain import plain_context
+from asynctrace._core.plain import plain_context, plain_headers
 from asynctrace._core.provider import Foreign, active_entry, provider, top_entry
 from asynctrace._core.tracer import tracer, weak_root
 
@@ -118,10 +118,13 @@ class SpanContext:
             and (root := self._root()) is not None
         ):
             sample(root)  # decided once, here, so that all services agree
-        for key in {key for key in headers if is_trace_header(key)}:
+        for key in trace_headers_in(headers):
             if key in headers:  # a multidict lets go of "Traceparent" and "traceparent" at once
                 del headers[key]
-        HTTPPropagator.inject(context, headers)
+        if (plain := plain_headers(context)) is not None:
+            headers.update(plain)
+        else:
+            HTTPPropagator.inject(context, headers)
         return headers
 
     @property

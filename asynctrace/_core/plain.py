@@ -1,18 +1,18 @@
-"""The headers that Datadog's tracers write, read at a glance: ddtrace's propagator takes ten times as long.
+"""The headers that Datadog's tracers write, read and written at a glance: ddtrace's propagator takes ten times as long.
 
 Both families, Datadog's and W3C's, saying the same, no other vendor's part in it, no baggage: then the context is what
-is written there. Whatever is not just so is for `normalised()` and ddtrace's propagator to read.
+is written there. Whatever is not just so is for `normalised()` and ddtrace's propagator to read, and for it to write.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from ddtrace.trace import Context
 
-from asynctrace._core.carrier import is_trace_header
-from asynctrace._core.tracer import reads_datadog_first
+from asynctrace._core.carrier import PRIORITIES, is_trace_header
+from asynctrace._core.tracer import passed_on, reads_datadog_first
 
 WRITTEN = frozenset(
     {
@@ -63,4 +63,87 @@ def plain_context(headers: dict[Any, Any]) -> Context | None:
         span_id=span_id,
         sampling_priority=int(priority),
         meta=meta,
+    )
+
+
+_LOWER = (1 << 64) - 1
+
+_PASSED_ON = re.compile(
+    r"(?:_dd\.p\.(?:dm=-[0-9]{1,2}|tid=[0-9a-f]{16}|ksr=[0-9.]{1,8}),)+"
+    r"(?:dd=[^,]{0,250}(?:,|$))?((?:ot=[a-z0-9:;]{1,60})?)",
+    re.ASCII,
+)
+"""Datadog's tags, then `tracestate` as it came: of that, what is not Datadog's goes on."""
+
+
+class _Trace(NamedTuple):
+    """What the headers of all spans of a trace have in common, and what of their contexts it was made of."""
+
+    priority: int
+    said: dict[str, str]
+    lower: str
+    tags: str
+    begin: str
+    """Of `traceparent`, before the span's id; and after it."""
+    end: str
+    state: str
+    """Of `tracestate`, after the span's id."""
+
+
+_recent: dict[int, _Trace] = {}
+
+_MOST = 500
+"""Of so many traces it is remembered: a request asks several services, and publishes."""
+
+
+def plain_headers(context: Context) -> dict[str, str] | None:
+    """The headers that say this context, of a span of ours in a trace that is sampled or not, where they are plain."""
+    trace_id, span_id, priority = context.trace_id, context.span_id, context.sampling_priority
+    if not trace_id or not span_id or priority not in PRIORITIES or (said := passed_on(context)) is None:
+        return None
+    trace = _recent.get(trace_id)
+    if trace is None or trace.priority != priority or trace.said != said:
+        if (trace := _plain_trace(trace_id, int(priority), said)) is None:
+            return None
+        if len(_recent) >= _MOST:
+            _recent.clear()
+        _recent[trace_id] = trace
+    _, _, lower, tags, begin, end, state = trace
+    span = f"{span_id:016x}"
+    return {
+        "x-datadog-trace-id": lower,
+        "x-datadog-parent-id": str(span_id),
+        "x-datadog-sampling-priority": str(priority),
+        "x-datadog-tags": tags,
+        "traceparent": f"{begin}{span}{end}",
+        "tracestate": f"dd=p:{span}{state}",
+    }
+
+
+def _plain_trace(trace_id: int, priority: int, said: dict[str, str]) -> _Trace | None:
+    trace = f"{trace_id:032x}"
+    if trace_id >> 64 == 0:
+        return None
+    said["_dd.p.tid"] = trace[:16]  # as ddtrace's propagator does
+    tags = decision = members = state = ""
+    for key, value in said.items():
+        if key == "_dd.p.dm":
+            tags, decision = f"{tags}{key}={value},", f";t.dm:{value}"
+        elif key in {"_dd.p.tid", "_dd.p.ksr"}:
+            tags, members = f"{tags}{key}={value},", f"{members};t.{key[6:]}:{value}"
+        elif key == "tracestate":
+            state = value
+        elif key != "traceparent" or value[3:35] != trace:
+            return None
+    if (match := _PASSED_ON.fullmatch(tags + state)) is None:
+        return None
+    others = match[1]
+    return _Trace(
+        priority,
+        dict(said),
+        str(trace_id & _LOWER),
+        tags[:-1],
+        f"00-{trace}-",
+        f"-0{int(priority > 0)}",
+        f";s:{priority}{decision}{members}{others and ','}{others}",
     )

@@ -16,7 +16,8 @@ Those of the aggregator, in which ddtrace collects traces, are in `aggregator.py
 | `config._otel_trace_semantics_enabled` | records without `env` and `version`, as ddtrace has it then | with |
 | the closure of its handler of SIGTERM | a loop that handles it ends the program as it will | spans are lost then |
 | what `setting()` is asked for, as `config._http` | settings as ddtrace has read them | the defaults |
-| `config._propagation_*` | plain trace headers are read without ddtrace's propagator | by it |
+| `config._propagation_*`, `._x_datadog_tags_*` | plain trace headers are read, written without its propagator | by it |
+| `Context._meta`, `._baggage`, `._is_remote` | the same | by it |
 | `Context._is_remote`, `ddtrace.internal.runtime` | records under a context of this process | ddtrace spans |
 | `core.has_listeners`, `SpanProcessor.__processors__` | products that watch running spans | by their settings |
 """
@@ -220,6 +221,31 @@ def reads_datadog_first() -> bool:
         and getattr(config, "_propagation_behavior_extract", "") == "continue"
         and getattr(config, "_128_bit_trace_id_enabled", False) is True
     )
+
+
+@functools.cache
+def _writes_both() -> bool:
+    """Whether ddtrace writes Datadog's headers and W3C's, all of them, and no others: so it does unless it is told."""
+    if os.environ.get("DD_APM_TRACING_ENABLED", "true").lower() not in {"true", "1"}:
+        return False
+    config = ddtrace.config
+    return (
+        set(getattr(config, "_propagation_style_inject", ())) == {"datadog", "tracecontext", "baggage"}
+        and getattr(config, "_propagation_http_baggage_enabled", True) is False
+        and getattr(config, "_x_datadog_tags_enabled", False) is True
+        and getattr(config, "_x_datadog_tags_max_length", 0) >= 512  # noqa: PLR2004 - the default
+    )
+
+
+def passed_on(context: Context) -> dict[str, str] | None:
+    """What a context passes on beside its ids and its decision; None where ddtrace may write more, or others watch."""
+    try:
+        is_plain = context._is_remote is False and context.dd_origin is None and not context._baggage
+        if is_plain and _writes_both() and not _has_listeners("http.span_inject"):
+            return context._meta
+    except AttributeError:
+        log.debug("ddtrace's contexts are not as they were", exc_info=True)
+    return None
 
 
 def global_tags() -> dict[str, Any]:

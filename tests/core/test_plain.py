@@ -10,9 +10,9 @@ from ddtrace.trace import Context
 from hypothesis import given, settings, strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from asynctrace import SpanContext, span
+from asynctrace import SpanContext, attached, span
 from asynctrace._core.carrier import normalised
-from asynctrace._core.plain import plain_context
+from asynctrace._core.plain import plain_context, plain_headers
 from tests.core.process import run
 
 if TYPE_CHECKING:
@@ -78,6 +78,63 @@ def test_spoilt_headers_too(context: Context, key: str, data: st.DataObject) -> 
     if ours is None:  # ddtrace takes what we do not: ids and priorities out of range
         return
     assert seen(ours) == seen(theirs)
+
+
+OURS = st.builds(
+    Context,
+    trace_id=st.integers(1, 2**128 - 1),
+    span_id=st.integers(0, 2**64 - 1),
+    sampling_priority=st.sampled_from([None, -1, 0, 1, 2, 3]),
+    dd_origin=st.sampled_from([None, None, None, "rum"]),
+    meta=st.dictionaries(
+        st.sampled_from(
+            ["_dd.p.dm", "_dd.p.ksr", "_dd.p.tid", "_dd.p.usr.id", "tracestate", "traceparent", "other"]
+        ),
+        st.sampled_from(
+            [
+                "-1",
+                "-14",
+                "0.5",
+                "abc",
+                "4bf92f3577b34da6",
+                "ot=rv:0123456789abcd;th:8",
+                "dd=s:1;t.dm:-1",
+                "dd=s:1;t.dm:-1,ot=rv:0123456789abcd",
+                "dd=s:1,congo=t61",
+                "ot=rv:0123456789abcd,dd=s:1",
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            ]
+        ),
+    ),
+    baggage=st.sampled_from([{}, {}, {"user": "ann"}]),
+    is_remote=st.sampled_from([False, False, True]),
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(OURS)
+def test_what_is_written_is_what_ddtrace_writes(context: Context) -> None:
+    """Every header and every character of it, where ours are plain; elsewhere ddtrace's propagator writes them."""
+    before = dict(context._meta)
+    ours = plain_headers(context)
+    noted = dict(context._meta)
+    context._meta.clear()
+    context._meta.update(before)
+    if ours is not None:
+        assert ours == written(context)
+        assert noted == dict(context._meta)
+
+
+def test_the_usual_headers_are_plain() -> None:
+    """Of a trace that began here, and of one that came from a Datadog tracer; those of other styles are not."""
+    trace = 0x4BF92F3577B34DA6A3CE929D0E0E4736
+    began = Context(trace_id=trace, span_id=7, sampling_priority=1, meta={"_dd.p.dm": "-0"}, is_remote=False)
+    assert plain_headers(began) == written(began)
+    with attached(SpanContext.extract(written(began))), span("here") as here:
+        context = here.context._context
+        assert context is not None
+        assert plain_headers(context) == written(context)
+    assert plain_headers(Context(trace_id=trace, span_id=7)) is None
 
 
 @settings(max_examples=300, deadline=None)
@@ -156,5 +213,7 @@ def test_these_are_not(other: dict[str, str]) -> None:
 )
 def test_where_ddtrace_is_told_otherwise(setting: dict[str, str]) -> None:
     """Then it reads the headers."""
-    program = f"from asynctrace._core.plain import plain_context; print(plain_context({SOUND!r}))"
+    program = (
+        f"from asynctrace._core.plain import plain_context, plain_headers; print(plain_context({SOUND!r}))"
+    )
     assert run(program, DD_TRACE_AGENT_URL="http://127.0.0.1:9", **setting) == "None"

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from asynctrace.aiohttp.client import settings as module
+from asynctrace.aiohttp.client import describe, settings as module
 from asynctrace.aiohttp.client.settings import Settings, statuses
 from tests.web.calls import call, calls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from asynctrace.testing import Recorder
     from tests.web.peer import Asked, Peer
 
 
 @pytest.fixture
-def said(installed: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def said(installed: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Calls under an environment."""
 
     def under(**environment: str) -> None:
@@ -28,9 +28,11 @@ def said(installed: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Cal
         fresh = Settings()
         for name, value in vars(fresh).items():
             monkeypatch.setattr(module.settings, name, value)
+        describe._described.cache_clear()
         installed("aiohttp")
 
-    return under
+    yield under
+    describe._described.cache_clear()
 
 
 async def ask(peer: Peer, path: str = "/", **kwargs: Any) -> None:

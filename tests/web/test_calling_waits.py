@@ -110,6 +110,7 @@ async def test_the_first_byte_and_the_body(peer: Peer, traces: Recorder) -> None
     answer, body = asyncio.Event(), asyncio.Event()
 
     async def in_two(asked: Asked) -> None:
+        loop.call_later(0.03, answer.set)
         await answer.wait()
         await asked.say("HTTP/1.1 200 OK", "Content-Length: 3")
         await body.wait()
@@ -117,11 +118,9 @@ async def test_the_first_byte_and_the_body(peer: Peer, traces: Recorder) -> None
 
     peer.routes["/"] = in_two
     loop = asyncio.get_running_loop()
-    async with aiohttp.ClientSession() as session:
-        loop.call_later(0.03, answer.set)
-        async with session.get(peer.url()) as reply:
-            loop.call_later(0.05, body.set)
-            await reply.read()
+    async with aiohttp.ClientSession() as session, session.get(peer.url()) as reply:
+        loop.call_later(0.05, body.set)
+        await reply.read()
     found = figures(await call(traces))
     assert found[waits.TTFB] >= 30 - 2
     assert found[waits.BODY] >= 50 - 2

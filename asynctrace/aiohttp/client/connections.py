@@ -63,6 +63,18 @@ def apart(run: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
+def released(release: Callable[..., Any]) -> Callable[..., Any]:
+    """`connector._release()`, which starts the timer of idle connections, once for many of them."""
+    started_apart = apart(release)
+
+    @functools.wraps(release)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        is_started = getattr(self, "_cleanup_handle", None) is not None
+        return (release if is_started else started_apart)(self, *args, **kwargs)
+
+    return method
+
+
 def opened_apart(run: Callable[..., Coroutine[Any, Any, Any]]) -> Connect:
     """A method that opens a transport."""
 
@@ -98,7 +110,7 @@ DOORS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
     (aiohttp.TCPConnector, "_start_tls_connection", opened_apart),
     (aiohttp.UnixConnector, "_create_connection", opened_apart),
     (connector.NamedPipeConnector, "_create_connection", opened_apart),
-    (aiohttp.BaseConnector, "_release", apart),
+    (aiohttp.BaseConnector, "_release", released),
     (aiohttp.BaseConnector, "_cleanup_closed", apart),
     (getattr(helpers, "TimeoutHandle", None), "start", apart),
     (aiohttp.ClientWebSocketResponse, "_reset_heartbeat", apart),

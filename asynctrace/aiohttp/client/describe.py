@@ -44,13 +44,19 @@ def _towards(method: str, host: str | None, port: int | None) -> Fit:
     return Fit(fit(*one) for one in tags.items())
 
 
+@lru_cache(maxsize=500)
+def _described(method: str, url: URL) -> tuple[str, Fit]:
+    """Resource and tags: programs ask the same of the same again and again."""
+    tags = Fit(_towards(method, url.host, url.port))
+    tags["http.url"] = text(told(str(url), settings.tell_query))
+    return text(f"{method} {url.path}"), tags
+
+
 def describe_request(name: str, method: str, url: URL) -> Span:
     """The (unopened) span of a request sent. Resource: method and path, as ddtrace has it for other clients."""
-    host = url.host
-    tags = Fit(_towards(method, host, url.port))
-    tags["http.url"] = text(told(str(url), settings.tell_query))
-    service = host if settings.split_by_domain else settings.service
-    return Span(name, None, text(f"{method} {url.path}"), service, "http", tags)
+    resource, tags = _described(method, url)
+    service = url.host if settings.split_by_domain else settings.service
+    return Span(name, None, resource, service, "http", tags)
 
 
 def describe_call(session: Any, method: str, url: Any, params: Any) -> Span:
