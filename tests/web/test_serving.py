@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -37,7 +38,7 @@ async def broken(_: web.Request) -> web.Response:
 
 
 async def late(_: web.Request) -> web.Response:
-    raise TimeoutError
+    raise asyncio.TimeoutError
 
 
 def shop() -> web.Application:
