@@ -51,6 +51,11 @@ def sending(connect: Connect) -> Connect:
     return method
 
 
+def sees(kind: type) -> bool:
+    """Whether requests that go through connectors of this kind are seen here; not if it has a `connect` of its own."""
+    return getattr(getattr(kind, "connect", None), "__wrapped__", None) is not None
+
+
 # -- apart
 
 
