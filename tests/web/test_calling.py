@@ -52,11 +52,11 @@ async def test_every_way_to_ask_is_one_call(peer: Peer, traces: Recorder) -> Non
     """Every method of a session, `aiohttp.request`, a base URL, `params`, URLs as text and as objects."""
     async with aiohttp.ClientSession(peer.url("/")) as session:
         for method in ("get", "options", "head", "post", "put", "patch", "delete"):
-            async with getattr(session, method)("tea", params={"a": "b"}) as reply:
+            async with getattr(session, method)("/tea", params={"a": "b"}) as reply:
                 assert reply.status == 200
         async with session.request("get", peer.url("/tea")) as reply:
             assert reply.status == 200
-        (await session.get("tea")).release()
+        (await session.get("/tea")).release()
     async with aiohttp.request("GET", peer.url("/tea")) as reply:
         assert reply.status == 200
     found = await calls(traces, 10)
