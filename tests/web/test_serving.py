@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
-from asynctrace import current_span, span
+from asynctrace import current_span, span, traced_app
+from asynctrace.aiohttp import trace_application
 from tests.web.helpers import REQUEST, app_with, ask, connection, hello, served
 
 if TYPE_CHECKING:
@@ -189,3 +191,47 @@ async def test_headers_of_any_bytes(traced: Any, traces: Recorder) -> None:
         assert b"hello" in await client.reader.read()
     [request] = await served(traces)
     assert request.tags["http.useragent"].encode().startswith(b"caf")
+
+
+class Hostile(Exception):
+    """Answers no question."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+async def test_an_exception_that_answers_nothing(traces: Recorder) -> None:
+    """It stays the user's, whatever we ask of it, and ends the span as an error."""
+
+    async def handler(_: web.Request) -> web.Response:
+        raise Hostile
+
+    app = trace_application(app_with(handler))
+    app.freeze()
+    caught = None
+    try:
+        await app._handle(make_mocked_request("GET", "/", app=app))
+    except Exception as exc:
+        caught = type(exc)
+    assert caught is Hostile
+    [request] = await served(traces)
+    assert (request.error, request.tags["http.status_code"]) == (1, "500")
+
+
+async def test_where_aiohttps_insides_are_others(
+    monkeypatch: pytest.MonkeyPatch, serve: Any, traces: Recorder
+) -> None:
+    """Without the door at which a response is seen out, a request ends with its application."""
+    from aiohttp.web_protocol import RequestHandler
+
+    original = RequestHandler._handle_request
+
+    async def otherwise(self: Any, *args: Any) -> Any:
+        return await original(self, *args)
+
+    monkeypatch.setattr(RequestHandler, "_handle_request", otherwise)
+    server = await serve(traced_app(shop()))
+    assert vars(RequestHandler)["_handle_request"] is otherwise
+    assert (await ask(server, "/hello/ann"))[0] == 200
+    assert (await ask(server, "/late"))[0] == 504
+    assert [one.tags["http.status_code"] for one in await served(traces, 2)] == ["200", "504"]

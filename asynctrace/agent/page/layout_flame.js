@@ -61,7 +61,7 @@ class Block {
   // Of each row when it begins and ends: in `above`, the last first, those that parents put on top one by one;
   // below them, in order, those that made room for siblings. So neither moves the other.
   above = new Rows();
-  below = new Rows();
+  below = NONE;
   least = Infinity; // no row ends before this
 
   get height() {
@@ -128,7 +128,10 @@ class Block {
     const { above, below } = this;
     if (row < above.size) above.widen(above.size - 1 - row, start, end);
     else if (row - above.size < below.size) below.widen(row - above.size, start, end);
-    else below.push(start, end);
+    else {
+      if (below === NONE) this.below = new Rows();
+      this.below.push(start, end);
+    }
   }
 }
 
@@ -168,6 +171,8 @@ class Rows {
     return Math.min(STRETCH, this.size - row);
   }
 }
+
+const NONE = new Rows(); // most blocks are one span: rows of their own would be most of the work
 
 /** The spans of each row in the order of time, by the row's y. */
 function rows(trace, y) {

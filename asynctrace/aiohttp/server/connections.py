@@ -50,7 +50,10 @@ def seen_out(handle: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
             raise
         finally:
             _in_hand.pop(self, None)
-        response, cut_short = result
+        try:
+            response, cut_short = result
+        except Exception:  # not what it was
+            response, cut_short = result, False
         exchange.answered(request, response, cut_short=cut_short)
         return result
 

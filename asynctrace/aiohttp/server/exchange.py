@@ -46,9 +46,11 @@ def exchange_of(request: Any) -> Exchange | None:
     return exchange
 
 
-def _is_response(exc: Any) -> bool:
+def _is_response(exc: object) -> bool:
     """Whether it is an HTTPException."""
-    return hasattr(exc, "prepare") and isinstance(getattr(exc, "status", None), int)
+    from aiohttp import web
+
+    return issubclass(type(exc), web.HTTPException)
 
 
 class Exchange:
@@ -97,19 +99,25 @@ class Exchange:
         """They can't be taken back."""
         self.sent_status = response.status
 
-    def raised(self, request: Any, exc: Any) -> None:
+    def raised(self, request: Any, exc: BaseException) -> None:
         """An exception leaves the application; an HTTPException is a response, whose status will tell."""
-        if self.failed or self.span is OFF:
-            return
+        if not self.failed and self.span is not OFF:
+            try:
+                self._judge(request, exc)
+            except Exception:  # the user's is on its way
+                log.debug("an exception could not be looked at", exc_info=True)
+
+    def _judge(self, request: Any, exc: Any) -> None:
+        kind = type(exc)  # an exception may lie about its class
         if _is_response(exc):
             if exc.status in self.options.errors:
                 self._failed(exc)
-        elif isinstance(exc, (ConnectionError, asyncio.CancelledError)) and self._is_client_gone(request):
+        elif issubclass(kind, (ConnectionError, asyncio.CancelledError)) and self._is_client_gone(request):
             self.failed = True
             self.span.set_outcome(DISCONNECTED)
         else:
             self._failed(exc)
-            if isinstance(exc, asyncio.CancelledError) and self._is_server_gone(request):
+            if issubclass(kind, asyncio.CancelledError) and self._is_server_gone(request):
                 self.span.set_tag(SOURCE_TAG, SERVER_SHUTDOWN)
 
     def _failed(self, exc: BaseException) -> None:
@@ -177,8 +185,8 @@ class Exchange:
         if _is_response(exc):
             self.answered(request, exc)
             return
-        if self.sent_status is None and isinstance(exc, Exception):
-            is_timeout = isinstance(exc, asyncio.TimeoutError)
+        if self.sent_status is None and issubclass(type(exc), Exception):
+            is_timeout = issubclass(type(exc), asyncio.TimeoutError)
             self.sent_status = 504 if is_timeout else 500  # aiohttp/web_protocol.py, _handle_request
         self.abandoned(request, exc)
 

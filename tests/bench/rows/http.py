@@ -7,22 +7,23 @@ import functools
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import ClientSession, web
-
 from tests.bench.rows import LOT, Row, below_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aiohttp import ClientSession, web
+
     from tests.bench.kits import Kit
     from tests.bench.rows import Operations
 
 
-async def hello(request: web.Request) -> web.Response:
-    return web.Response(text=f"hello {request.match_info['name']}")
-
-
 def application() -> web.Application:
+    from aiohttp import web  # not above: `--help` needs no environment
+
+    async def hello(request: web.Request) -> web.Response:
+        return web.Response(text=f"hello {request.match_info['name']}")
+
     app = web.Application()
     app.router.add_get("/hello/{name}", hello)
     return app
@@ -32,11 +33,13 @@ class Site:
     """An application that serves; the port it is given."""
 
     def __init__(self, app: web.Application) -> None:
-        self.runner = web.AppRunner(app)
+        from aiohttp import web
+
+        self.web, self.runner = web, web.AppRunner(app)
 
     async def start(self) -> int:
         await self.runner.setup()
-        site = web.TCPSite(self.runner, "127.0.0.1", 0)
+        site = self.web.TCPSite(self.runner, "127.0.0.1", 0)
         await site.start()
         port: int = self.runner.addresses[0][1]
         return port
@@ -144,6 +147,8 @@ class Fetch(Served):
         async def lot() -> None:
             nonlocal url
             if self.session is None:
+                from aiohttp import ClientSession
+
                 trace(app := application())
                 url = f"http://127.0.0.1:{await self.serve(app)}/hello/ann"
                 self.session = ClientSession()
