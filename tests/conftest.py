@@ -42,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
 ON_BOTH = (
     "tests/core/",
     "tests/web/test_disconnects",
+    "tests/web/test_calling_connections",
     "tests/web/test_responses",
     "tests/web/test_websockets",
 )

@@ -4,7 +4,7 @@
 - `frames`: in which generator a span was opened, and whether that is suspended
 - `received`: what a consumer took from a queue or stream, and what of its work belongs to whom
 - `awaited`: the place of a span to come, kept where it is asked for
-- `carrier`, `plain`: headers made safe for ddtrace's propagator; those that Datadog's tracers write, read without it
+- `carrier`, `plain`: headers made safe for ddtrace's propagator; those that Datadog's tracers write, without it
 - `context`: `SpanContext`, how work crosses a gap
 - `api`: `span()`, `start_span()`, `current_span()`, `trace_id()`
 - `span`, `begin`, `off`: the `Span` handle, how it begins, and what takes its place while tracing is off

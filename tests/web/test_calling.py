@@ -10,8 +10,9 @@ import ddtrace
 import pytest
 from ddtrace.trace import tracer
 
-from asynctrace import UsageError, atraced, current_span, span, uninstall
+from asynctrace import UsageError, atraced, current_span, install, span, uninstall
 from asynctrace.aiohttp import traced_session
+from asynctrace.aiohttp.client import connections
 from tests.web.calls import CALL, call, calls
 
 if TYPE_CHECKING:
@@ -51,11 +52,11 @@ async def test_every_way_to_ask_is_one_call(peer: Peer, traces: Recorder) -> Non
     """Every method of a session, `aiohttp.request`, a base URL, `params`, URLs as text and as objects."""
     async with aiohttp.ClientSession(peer.url("/")) as session:
         for method in ("get", "options", "head", "post", "put", "patch", "delete"):
-            async with getattr(session, method)("tea", params={"a": "b"}) as reply:
+            async with getattr(session, method)("/tea", params={"a": "b"}) as reply:
                 assert reply.status == 200
         async with session.request("get", peer.url("/tea")) as reply:
             assert reply.status == 200
-        (await session.get("tea")).release()
+        (await session.get("/tea")).release()
     async with aiohttp.request("GET", peer.url("/tea")) as reply:
         assert reply.status == 200
     found = await calls(traces, 10)
@@ -268,8 +269,6 @@ async def test_by_hand(peer: Peer, traces: Recorder) -> None:
         async with session.get(peer.url()) as reply:
             assert await reply.text() == "hello"
     await call(traces)
-    from asynctrace import install
-
     install("aiohttp")
     (await mine.get(peer.url())).release()
     uninstall()
@@ -315,3 +314,28 @@ async def test_beside_ddtraces_own_integration(peer: Peer, traces: Recorder) -> 
         unpatch()  # type: ignore[no-untyped-call]
     one = await call(traces)
     assert "network.destination.port" not in one.tags
+
+
+async def test_an_aiohttp_with_other_insides(
+    peer: Peer, traces: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where what we know of is not there, calls go untraced, or with less told of them; they work as ever."""
+    uninstall()
+    request = vars(aiohttp.ClientSession)["_request"]
+
+    class Other(aiohttp.BaseConnector):
+        """Without what we replace."""
+
+    monkeypatch.setattr(connections, "DOORS", ((Other, "gone", connections.apart),))
+    monkeypatch.setattr(connections, "IS_TOLD", False)
+    install("aiohttp")
+    async with aiohttp.ClientSession() as session, session.get(peer.url()) as reply:
+        assert await reply.text() == "hello"
+    assert (await call(traces)).outcome == "ok"
+    uninstall()
+    monkeypatch.delattr(aiohttp.ClientSession, "_request")
+    install("aiohttp")
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", request, raising=False)
+    async with aiohttp.ClientSession() as session, session.get(peer.url()) as reply:
+        assert await reply.text() == "hello"
+    await call(traces)

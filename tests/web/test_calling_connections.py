@@ -67,8 +67,8 @@ async def test_a_connection_runs_in_an_empty_context(peer: Peer, traces: Recorde
     await calls(traces, 2)
 
 
-async def test_over_a_unix_socket_and_tls(tmp_path: Path, traces: Recorder, seen: Any) -> None:
-    """The same for the other kinds of connections."""
+async def test_over_a_unix_socket(tmp_path: Path, traces: Recorder, seen: Any) -> None:
+    """The same there."""
 
     async def hello(_: web.Request) -> web.Response:
         return web.Response(text="hello")

@@ -145,3 +145,19 @@ async def test_the_headers_are_those_that_ddtrace_would_write(peer: Peer, traces
         "traceparent",
         "tracestate",
     }
+
+
+async def test_a_connector_with_ways_of_its_own(peer: Peer, traces: Recorder) -> None:
+    """Whose requests are not seen on their way: they have their headers, too."""
+
+    class Own(aiohttp.TCPConnector):
+        connect = vars(aiohttp.BaseConnector)["connect"].__wrapped__
+
+    mine = {"X-Tenant": "a", "Traceparent": "stale"}
+    async with aiohttp.ClientSession(connector=Own()) as session:
+        (await session.get(peer.url(), headers=mine)).release()
+        (await session.get(peer.url())).release()
+    assert mine == {"X-Tenant": "a", "Traceparent": "stale"}
+    for asked, one in zip(peer.asked, await calls(traces, 2), strict=True):
+        assert replaced(asked, one)
+    assert peer.asked[0].all("x-tenant") == ["a"]

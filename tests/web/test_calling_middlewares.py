@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.web.peer import Asked, Peer
 
 pytestmark = pytest.mark.skipif(
-    not hasattr(aiohttp, "ClientRequest"), reason="aiohttp has client middlewares from 3.12 on"
+    not hasattr(aiohttp, "ClientMiddlewareType"), reason="aiohttp has client middlewares from 3.12 on"
 )
 
 

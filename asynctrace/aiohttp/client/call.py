@@ -50,10 +50,14 @@ class Call:
         """A request is about to be sent: its headers, which are aiohttp's own copy, name this call."""
         self.sent += 1
         self.waits.enter(None)
-        if settings.propagates:
-            self.span.context.inject(headers)
+        self.write(headers)
         if settings.headers.request:
             self._tag_headers(headers, settings.headers.request)
+
+    def write(self, headers: Any) -> None:
+        """Put the trace headers of this call into these, which are nobody's."""
+        if settings.propagates:
+            self.span.context.inject(headers)
 
     def connected(self) -> None:
         """It has a connection."""

@@ -19,7 +19,7 @@ from aiohttp import connector, helpers
 
 from asynctrace._patching import Patches
 from asynctrace.aiohttp.client.call import calling
-from asynctrace.aiohttp.client.waits import watched
+from asynctrace.aiohttp.client.waits import IS_TOLD
 from asynctrace.aiohttp.switch import patches
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def sending(connect: Connect) -> Connect:
             return await connect(self, req, *args, **kwargs)
         try:
             call.goes_out(req.headers)
-            kwargs = watched(call.waits, kwargs)
+            if IS_TOLD and "traces" in kwargs:
+                kwargs["traces"] = [*(kwargs["traces"] or ()), call.waits]  # the list given is the caller's
         except Exception:
             log.debug("a request goes without trace headers", exc_info=True)
         connection = await connect(self, req, *args, **kwargs)
@@ -48,6 +49,11 @@ def sending(connect: Connect) -> Connect:
         return connection
 
     return method
+
+
+def sees(kind: type) -> bool:
+    """Whether requests that go through connectors of this kind are seen here; not if it has a `connect` of its own."""
+    return getattr(getattr(kind, "connect", None), "__wrapped__", None) is not None
 
 
 # -- apart

@@ -8,6 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+from multidict import CIMultiDict
 
 from asynctrace._core.errors import UsageError
 from asynctrace._core.tracer import tracer
@@ -87,6 +88,9 @@ async def _called(session: Any, request: Request, args: tuple[Any, ...], kwargs:
         method, url = args
         call = Call(describe_call(session, method, url, kwargs.get("params")))
         kwargs = with_attempts(session, kwargs)
+        if not connections.sees(type(session.connector)):
+            kwargs["headers"] = headers = CIMultiDict(kwargs.get("headers") or ())
+            call.write(headers)
     except Exception:
         log.debug("a call goes untraced", exc_info=True)
         return await request(session, *args, **kwargs)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import tracing
 
 if TYPE_CHECKING:
+    from aiohttp.tracing import Trace
+
     from asynctrace._core.span import Span
+else:
+    Trace = getattr(tracing, "Trace", object)
+
+IS_TOLD = hasattr(tracing, "Trace")
+"""Whether connectors tell what they wait for, as they do in the versions we know."""
 
 POOL = "http.client.pool_wait_ms"
 """For a connection of the pool to become free."""
@@ -27,12 +34,19 @@ BODY = "http.client.body_ms"
 """From the answer's headers to the end of its body."""
 
 
-class Waits:
-    """A stopwatch that is always at one station, or at none. Of a call with redirects: their sums."""
+_NO_HOOKS = aiohttp.TraceConfig()
+_NO_HOOKS.freeze()
 
-    __slots__ = ("_at", "_figures", "_since")
+
+class Waits(Trace):
+    """A stopwatch that is always at one station, or at none. Of a call with redirects: their sums.
+
+    It is told by the connector, as aiohttp's own tracing is; what else that may come to be told does nothing here.
+    """
 
     def __init__(self) -> None:
+        if IS_TOLD:
+            super().__init__(None, _NO_HOOKS, None)  # type: ignore[arg-type]
         self._figures: dict[str, int] = {}
         self._at: str | None = None
         self._since = 0
@@ -50,41 +64,29 @@ class Waits:
         for station, waited in self._figures.items():
             span.set_tag(station, waited / 1e6)
 
-
-_NO_HOOKS = aiohttp.TraceConfig()
-_NO_HOOKS.freeze()
-
-
-class _Watch(tracing.Trace):
-    """What a connector tells while it connects. Each of these is called by it, and nothing else is done here."""
-
-    def __init__(self, waits: Waits) -> None:
-        super().__init__(None, _NO_HOOKS, None)  # type: ignore[arg-type]  # those that are not below do nothing
-        self._waits = waits
-
     async def send_connection_queued_start(self) -> None:
-        self._waits.enter(POOL)
+        """A free connection is waited for."""
+        self.enter(POOL)
 
     async def send_connection_queued_end(self) -> None:
-        self._waits.enter(None)
+        """It has one, or may make one."""
+        self.enter(None)
 
     async def send_connection_create_start(self) -> None:
-        self._waits.enter(CONNECT)
+        """It makes one."""
+        self.enter(CONNECT)
 
     async def send_dns_resolvehost_start(self, host: str) -> None:  # noqa: ARG002 - the signature is Trace's
-        self._waits.enter(DNS)
+        """It looks the address up."""
+        self.enter(DNS)
 
     async def send_dns_resolvehost_end(self, host: str) -> None:  # noqa: ARG002
-        self._waits.enter(CONNECT)
+        """It has the address."""
+        self.enter(CONNECT)
 
     async def send_connection_create_end(self) -> None:
-        self._waits.enter(None)
+        """It has made one."""
+        self.enter(None)
 
-    async def send_connection_reuseconn(self) -> None: ...
-
-
-def watched(waits: Waits, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `connector.connect()`, with ours among those who are told; the list given is the caller's."""
-    if "traces" not in kwargs:
-        return kwargs
-    return {**kwargs, "traces": [*(kwargs["traces"] or ()), _Watch(waits)]}
+    async def send_connection_reuseconn(self) -> None:
+        """It has found one."""
