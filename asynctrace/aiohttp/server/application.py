@@ -62,6 +62,8 @@ def trace_application(
 
 def flush_after(app: web.Application, seconds: float) -> None:
     """Send the last traces when the application has been cleaned up, in so many seconds at most."""
+    if not tracer.enabled:
+        return
     if not patches and app not in _flushed and not app.pre_frozen:
 
         async def flush(_: web.Application) -> None:
