@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from statistics import median
@@ -13,16 +12,14 @@ import pytest
 from tests.core.process import ROOT, environment
 from tests.leaks.test_memory import MARGIN, SHARE
 
-COUNT = int(os.environ.get("ASYNCTRACE_SOAK", "20000"))
-"""How many requests; `ASYNCTRACE_SOAK=100000` for a night's worth."""
-
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_many_requests() -> None:
+@pytest.mark.parametrize("count", [20_000, 100_000])
+def test_many_requests(count: int) -> None:
     """Each answer has the trace id of whoever asked, each request its four spans, and what is used is given back."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.web.soak", str(COUNT)],
+        [sys.executable, "-m", "tests.web.soak", str(count)],
         env=environment(DD_TRACE_AGENT_URL="http://127.0.0.1:9"),
         cwd=ROOT,
         capture_output=True,
@@ -32,10 +29,10 @@ def test_many_requests() -> None:
     told = json.loads(done.stdout)
     assert (told["crossed"], done.stderr) == (0, "")
     assert told["spans"] == {
-        "request None": COUNT,
-        "aiohttp.request client": COUNT,
-        "aiohttp.request server": COUNT,
-        "work None": COUNT,
+        "request None": count,
+        "aiohttp.request client": count,
+        "aiohttp.request server": count,
+        "work None": count,
     }
     third = len(told["sizes"]) // 3
     middle, last = median(told["sizes"][third : 2 * third]), median(told["sizes"][2 * third :])
