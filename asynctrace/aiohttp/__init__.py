@@ -17,7 +17,7 @@ Names and tags: ddtrace/contrib/internal/aiohttp. Query strings are obfuscated, 
 |---|---|
 | `server/` | requests served: applications, responses, connections |
 | `client/` | requests sent: sessions, calls, bodies |
-| `url`, `header_tags` | what of URLs and headers becomes tags |
+| `url`, `header_tags`, `statuses` | what of URLs and headers becomes tags; which statuses are errors |
 | `switch` | versions, operation names, on or off |
 """
 

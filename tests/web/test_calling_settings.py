@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from asynctrace.aiohttp.client import describe, settings as module
-from asynctrace.aiohttp.client.settings import Settings, statuses
+from asynctrace.aiohttp.client.settings import Settings
 from tests.web.calls import call, calls
 
 if TYPE_CHECKING:
@@ -72,13 +72,6 @@ async def test_which_statuses_are_errors(peer: Peer, traces: Recorder, said: Any
     for path in ("/404", "/500"):
         await ask(peer, path)
     assert [one.error for one in await calls(traces, 2)] == [0, 1]
-
-
-def test_statuses_that_are_none() -> None:
-    """What is no status is passed over."""
-    assert statuses("") == frozenset()
-    assert statuses("teapot,418,500-") == {418, 500}
-    assert max(statuses("400-99999999")) == 999
 
 
 async def test_urls(peer: Peer, traces: Recorder, said: Any) -> None:

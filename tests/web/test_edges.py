@@ -11,7 +11,8 @@ from aiohttp import web
 from asynctrace import span
 from asynctrace.aiohttp import install, trace_application
 from asynctrace.aiohttp.server.client_ip import client_ip
-from asynctrace.aiohttp.server.options import FAILURES, matcher, settings, statuses
+from asynctrace.aiohttp.server.options import matcher, settings
+from asynctrace.aiohttp.statuses import statuses
 from tests.web.helpers import app_with, ask, hello, served
 
 if TYPE_CHECKING:
@@ -178,5 +179,5 @@ def test_a_setting_that_is_none(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     monkeypatch.setenv("DD_HTTP_SERVER_ERROR_STATUSES", "many")
     with caplog.at_level(logging.WARNING, "asynctrace"):
         settings.read()
-    assert settings.current().errors == FAILURES
+    assert settings.current().errors == statuses("500-599")
     assert "'many'" in caplog.text

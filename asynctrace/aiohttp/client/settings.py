@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 from asynctrace._core.naming import integration_service, is_on, is_true
 from asynctrace.aiohttp.header_tags import header_tags
+from asynctrace.aiohttp.statuses import error_statuses
 from asynctrace.aiohttp.url import query_teller
-
-log = logging.getLogger("asynctrace")
 
 ERROR_STATUSES = "400-599"
 """The statuses of an answer that make its call an error.
@@ -26,26 +24,9 @@ class Settings:
         self.service = integration_service("aiohttp_client", None)
         self.split_by_domain = is_true(os.environ.get("DD_AIOHTTP_CLIENT_SPLIT_BY_DOMAIN", ""))
         self.propagates = is_on("DD_AIOHTTP_CLIENT_DISTRIBUTED_TRACING")
-        self.errors = statuses(os.environ.get("DD_TRACE_HTTP_CLIENT_ERROR_STATUSES") or ERROR_STATUSES)
+        self.errors = error_statuses("DD_TRACE_HTTP_CLIENT_ERROR_STATUSES", default=ERROR_STATUSES)
         self.tell_query = query_teller("DD_HTTP_CLIENT_TAG_QUERY_STRING")
         self.headers = header_tags()
-
-
-def statuses(setting: str) -> frozenset[int]:
-    """Statuses and ranges of them, with commas between.
-
-    Example:
-        >>> sorted(statuses("404, 500-502"))
-        [404, 500, 501, 502]
-    """
-    found: set[int] = set()
-    for part in setting.split(","):
-        first, _, last = part.strip().partition("-")
-        try:
-            found.update(range(int(first), min(int(last or first), 999) + 1))
-        except ValueError:
-            log.warning("not a range of HTTP statuses: %r", part)
-    return frozenset(found)
 
 
 settings = Settings()

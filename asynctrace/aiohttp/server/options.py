@@ -6,7 +6,6 @@ Read when requests begin to be traced, never while they are served.
 from __future__ import annotations
 
 import fnmatch
-import logging
 import os
 import re
 from dataclasses import dataclass, replace
@@ -15,12 +14,11 @@ from typing import TYPE_CHECKING
 from asynctrace._core.naming import entry_service, is_on, is_true
 from asynctrace._core.tracer import setting
 from asynctrace.aiohttp.header_tags import HeaderTags, header_tags
+from asynctrace.aiohttp.statuses import error_statuses
 from asynctrace.aiohttp.url import query_teller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-log = logging.getLogger("asynctrace")
 
 TRUST = "ASYNCTRACE_AIOHTTP_TRUST_HEADERS"
 """Whether a request belongs to the trace in its headers (the default), or begins one of its own, linked to that."""
@@ -33,8 +31,6 @@ MESSAGES = "ASYNCTRACE_AIOHTTP_WEBSOCKET_MESSAGES"
 
 ERRORS = ("DD_TRACE_HTTP_SERVER_ERROR_STATUSES", "DD_HTTP_SERVER_ERROR_STATUSES")
 """Statuses that are errors: `500-599` (the default), `400,404,500-511`. The second is the other tracers' name."""
-
-FAILURES = frozenset(range(500, 600))
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ def _of_environment() -> Options:
         trusts=is_on(TRUST),
         untraced=matcher(os.environ.get(UNTRACED, "").split(",")),
         messages=is_true(messages),
-        errors=_errors(),
+        errors=error_statuses(*ERRORS, default=str(setting("_http_server.error_statuses", "500-599"))),
         headers=header_tags(),
         query=query_teller("DD_HTTP_SERVER_TAG_QUERY_STRING"),
         client_ip=is_true(os.environ.get("DD_TRACE_CLIENT_IP_ENABLED", "")),
@@ -117,28 +113,3 @@ def matcher(patterns: Iterable[str]) -> Callable[[str], object] | None:
         patterns = (patterns,)
     wanted = [fnmatch.translate(pattern.strip()) for pattern in patterns if pattern.strip()]
     return re.compile("|".join(wanted)).match if wanted else None
-
-
-def _errors() -> frozenset[int]:
-    said = next((os.environ[name] for name in ERRORS if os.environ.get(name)), None)
-    if said is None:
-        said = str(setting("_http_server.error_statuses", "500-599"))
-    try:
-        return statuses(said)
-    except ValueError:
-        log.warning("%s is no list of statuses: %r; 500-599 it is", ERRORS[0], said)
-        return FAILURES
-
-
-def statuses(said: str) -> frozenset[int]:
-    """The statuses in a list of numbers and ranges.
-
-    Example:
-        >>> sorted(statuses("404, 500-502"))
-        [404, 500, 501, 502]
-    """
-    found: set[int] = set()
-    for part in said.split(","):
-        ends = [int(end) for end in part.split("-")]
-        found.update(range(max(min(ends), 100), min(max(ends), 999) + 1))
-    return frozenset(found)
