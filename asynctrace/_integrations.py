@@ -121,7 +121,9 @@ def _known(name: str) -> str:
 def _imported(name: str, _: ModuleType) -> None:
     """The library has been imported after install(), or the module of ours that imports it."""
     ours = sys.modules.get(f"asynctrace.{name}")
-    if ours is not None and not hasattr(ours, "uninstall"):  # it does so now, and comes here when it is complete
+    if ours is not None and not hasattr(
+        ours, "uninstall"
+    ):  # it does so now, and comes here when it is complete
         return
     with _lock:
         if name in _wanted and LIBRARIES.get(name, name) in sys.modules:
