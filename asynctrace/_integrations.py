@@ -93,6 +93,8 @@ def install(*names: str) -> None:
             elif name not in _hooked:
                 _hooked.add(name)
                 wrapt.register_post_import_hook(functools.partial(_imported, name), library)
+                if (room := f"asynctrace.{name}") not in sys.modules:
+                    wrapt.register_post_import_hook(functools.partial(_imported, name), room)
 
 
 def uninstall() -> None:
@@ -117,9 +119,14 @@ def _known(name: str) -> str:
 
 
 def _imported(name: str, _: ModuleType) -> None:
-    """The library has been imported after install()."""
+    """The library has been imported after install(), or the module of ours that imports it."""
+    ours = sys.modules.get(f"asynctrace.{name}")
+    if ours is not None and not hasattr(
+        ours, "uninstall"
+    ):  # it does so now, and comes here when it is complete
+        return
     with _lock:
-        if name in _wanted:
+        if name in _wanted and LIBRARIES.get(name, name) in sys.modules:
             _activate_or_warn(name)
 
 
@@ -142,6 +149,8 @@ def _activate(name: str) -> None:
         extra = name.replace("_", "-")
         wanted = f'"asynctrace[{extra}]"' if name not in WITHOUT_EXTRA else extra
         raise MissingLibraryError(f"{extra} is not installed", hint=f"pip install {wanted}") from exc
+    if name in _active:  # as it was imported
+        return
     _check_version(name, integration.SUPPORTED)
     try:
         integration.install()

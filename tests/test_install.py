@@ -262,6 +262,23 @@ def test_any_order(supported: tuple[str, str], steps: str, expected: str, sink: 
     assert run(program, DD_TRACE_AGENT_URL=sink.url) == expected
 
 
+OURS_FIRST = """
+import importlib
+import asynctrace
+from asynctrace._integrations import is_installed
+
+asynctrace.install()
+for name in ("aiohttp", "asyncpg"):
+    importlib.import_module(f"asynctrace.{name}")
+    assert is_installed(name), name
+"""
+
+
+def test_a_library_that_our_own_module_imports(sink: Sink) -> None:
+    """`install()`, then `from asynctrace.aiohttp import ...`, and aiohttp only with that: it is traced."""
+    assert run(OURS_FIRST, DD_TRACE_AGENT_URL=sink.url) == ""
+
+
 def test_installing_imports_no_library(sink: Sink) -> None:
     """Without names, only what the program itself loads is loaded."""
     program = "import sys; from asynctrace import install; install(); print(*sys.modules)"
