@@ -13,6 +13,7 @@ loads neither ddtrace nor the tracing half of asynctrace.
 The way of a payload, one file each:
 
     tracers     what tracers call: answered at once, handed on
+    inflate     bodies that come compressed, no further than they may grow
     forward     a real agent behind ours, which gets everything as well
     intake      bodies that wait for decoding, bounded in bytes; one thread works them off
     protocol    v0.3, v0.4 and v0.5 bodies to spans; lenient does so for bodies that are not quite right

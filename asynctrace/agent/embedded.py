@@ -86,6 +86,7 @@ class Agent:
             logger=_quiet,
             shutdown_timeout=1.0,
             lingering_time=2.0,
+            auto_decompress=False,  # see inflate.py
         )
         await runner.setup()
         try:

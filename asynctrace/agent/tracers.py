@@ -5,12 +5,14 @@ empty body as an error: so traces are always answered with 200 and JSON, and wha
 """
 
 import json
+import zlib
 from typing import Any
 
 from aiohttp import web
 
 from asynctrace.agent.address import is_strange_page
 from asynctrace.agent.forward import Forwarder
+from asynctrace.agent.inflate import inflater
 from asynctrace.agent.intake import OTLP, Intake, Payload
 from asynctrace.agent.store import MIB, Counters
 
@@ -123,14 +125,16 @@ class Tracers:
         """The body, inflated; None when it is too large, or not what its headers say, or too many arrive at once."""
         parts: list[bytes] = []
         size = 0
+        inflate = inflater(request.headers.get("Content-Encoding", ""))
         try:
-            async for part in request.content.iter_any():
+            async for piece in request.content.iter_any():
+                part = inflate(piece, MAX_BODY - size + 1)
                 size += len(part)
                 self._reading += len(part)
                 if size > MAX_BODY or self._reading > _MAX_READING:
                     return None
                 parts.append(part)
-        except (web.HTTPException, web.RequestPayloadError, OSError):
+        except (web.HTTPException, web.RequestPayloadError, OSError, zlib.error):
             return None
         finally:
             self._reading -= size

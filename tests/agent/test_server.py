@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -88,8 +89,9 @@ async def test_everything_else_is_swallowed(session: aiohttp.ClientSession, meth
 @pytest.mark.parametrize(
     ("body", "headers"),
     [(b"junk", {}), (b"", {}), (b"\0" * (MAX_BODY + 1), {}), (b"no gzip", {"Content-Encoding": "gzip"}),
-     (gzip.compress(b"\0" * (MAX_BODY * 3)), {"Content-Encoding": "gzip"})],
-    ids=["junk", "empty", "too large", "no gzip", "gzip bomb"],
+     (gzip.compress(b"\0" * (MAX_BODY * 3)), {"Content-Encoding": "gzip"}), (b"\x92", {"Content-Encoding": "deflate"}),
+     (b"junk", {"Content-Encoding": "br"})],
+    ids=["junk", "empty", "too large", "no gzip", "gzip bomb", "cut short", "no coding of ours"],
 )  # fmt: skip
 async def test_bad_bodies_are_counted_not_told_off(
     agent: Agent, session: aiohttp.ClientSession, body: bytes, headers: dict[str, str]
@@ -102,12 +104,19 @@ async def test_bad_bodies_are_counted_not_told_off(
     assert (counted["payloads"], counted["bad_payloads"], counted["spans"]) == (1, 1, 0)
 
 
-async def test_gzip_bodies_are_read(agent: Agent, session: aiohttp.ClientSession) -> None:
+@pytest.mark.parametrize(
+    ("coding", "wbits"),
+    [("gzip", 31), ("X-GZIP", 31), ("deflate", zlib.MAX_WBITS), ("deflate", -zlib.MAX_WBITS)],
+    ids=["gzip", "its old name", "deflate", "deflate without a header"],
+)
+async def test_compressed_bodies_are_read(
+    agent: Agent, session: aiohttp.ClientSession, coding: str, wbits: int
+) -> None:
     """A compressed body is a body."""
-    body = gzip.compress(v04([wire(1)]))
-    assert (await send(session, "PUT", "/v0.4/traces", data=body, headers={"Content-Encoding": "gzip"}))[
-        0
-    ] == 200
+    stream = zlib.compressobj(wbits=wbits)
+    body = stream.compress(v04([wire(1)])) + stream.flush()
+    status, _ = await send(session, "PUT", "/v0.4/traces", data=body, headers={"Content-Encoding": coding})
+    assert status == 200
     assert await agent.drain()
     assert len(agent.store) == 1
 

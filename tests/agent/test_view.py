@@ -248,6 +248,7 @@ def _post(view: View, path: str, body: bytes, headers: dict[str, str]) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 @given(data=st.data())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_by_http(view: View, data: st.DataObject) -> None:
