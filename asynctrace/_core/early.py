@@ -35,6 +35,9 @@ QUIET_MS = 50
 """Default of `ASYNCTRACE_PARTIAL_FLUSH_MS`: for so long (ms) nothing of a trace has left before it is looked after;
 0 turns this off."""
 
+MOST_LATE = 1000
+"""So many traces may have late records that wait for the thread: where it can't keep up, who ends more sends them."""
+
 AT_ONCE = 20
 """So many traces are looked after at a time: a busy process has thousands open, and most end soon."""
 
@@ -80,7 +83,7 @@ class Watch:
             return False
         if self.asleep:
             self.wake()
-        if self._thread is None:
+        if self._thread is None or len(late) >= MOST_LATE:
             return False
         while (other := late.setdefault(buffer.trace_id, buffer)) is not buffer:
             with suppress(IndexError):

@@ -61,6 +61,36 @@ async def test_it_looks_the_same_at_the_agent(traces: Recorder, sink: Sink) -> N
         assert late[kind].items() <= early[kind].items()
 
 
+def test_what_ends_late_does_not_pile_up() -> None:
+    """Where the thread can't keep up, whoever ends more sends it: memory is bounded, and nothing is lost."""
+    told = run(
+        """
+from ddtrace.trace import TraceFilter, tracer
+from asynctrace import span, start_span
+from asynctrace._core.early import MOST_LATE, watch
+from asynctrace._core.segment import late
+
+class Counting(TraceFilter):
+    seen = 0
+    def process_trace(self, trace):
+        self.seen += sum(one.name == "late" for one in trace)
+
+counting = Counting()
+tracer.configure(trace_processors=[counting])
+watch.hold()  # the thread waits
+for _ in range(MOST_LATE + 500):
+    with span("request"):
+        one = start_span("late")
+    one.finish()
+print(len(late) == MOST_LATE, counting.seen)
+watch.release()
+watch.look()
+print(counting.seen == MOST_LATE + 500)
+"""
+    )
+    assert told.split() == ["True", "500", "True"]
+
+
 async def test_shutdown_hands_over_what_has_ended(traces: Recorder) -> None:
     """However short ago: the process may end before the root does."""
     with span("request"):
