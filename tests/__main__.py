@@ -46,7 +46,7 @@ def main() -> int:
     if argv[:1] == ["--lint"]:
         return lint()
     if argv[:1] == ["--coverage"]:
-        return measured(argv[1:])
+        return measured(in_parallel(argv[1:]))
     import pytest
 
     return int(pytest.main(in_parallel(argv)))
