@@ -62,6 +62,41 @@ class Tags(Row):
         return below_root(kit, lot)
 
 
+class SampledOut(Row):
+    """span, sampled out"""
+
+    note = f"{LOT} below a root that is dropped by hand as it begins; OpenTelemetry's sampler decides before the root"
+
+    def dropped(self, kit: Kit) -> Operations:
+        span = kit.span
+
+        async def operations(count: int) -> None:
+            for _ in range(count // LOT):
+                with span("root") as root:
+                    root.set_tag("manual.drop")
+                    for _ in range(LOT):
+                        with span("work"):
+                            pass
+
+        return operations
+
+    def bare(self, kit: Kit) -> Operations:
+        async def lot() -> None:
+            for _ in range(LOT):
+                pass
+
+        return below_root(kit, lot)
+
+    def ddtrace(self, kit: Kit) -> Operations:
+        return self.dropped(kit)
+
+    def opentelemetry(self, kit: Kit) -> str:
+        return "no drop"
+
+    def asynctrace(self, kit: Kit) -> Operations:
+        return self.dropped(kit)
+
+
 class Off(Row):
     """span, tracing off"""
 
@@ -84,4 +119,4 @@ class Off(Row):
         return operations
 
 
-ROWS = (Tags, Off)
+ROWS = (Tags, SampledOut, Off)
