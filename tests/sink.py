@@ -79,6 +79,12 @@ class Sink:
         assert arrived, f"{len(self.spans())} of {count} spans arrived: {[s['name'] for s in self.spans()]}"
         return self.spans()
 
+    def has_at_once(self, name: str, count: int = 1) -> bool:
+        """Whether so many of that name are there after a flush: ddtrace's writer may be sending them just then."""
+        return self.wait_until(
+            lambda: [one["name"] for one in self.spans()].count(name) == count, timeout=0.5
+        )
+
     def wait_until(self, true: Callable[[], bool], timeout: float = 10) -> bool:
         """Whether it became true of what arrived, in time."""
         with self.changed:
