@@ -71,9 +71,13 @@ class Judge:
             with failed:
                 return failed.code, failed.read().decode()
 
-    def spans(self, count: int) -> list[dict[str, Any]]:
-        """What arrived, once it is `count` spans."""
-        self.wait(lambda: len(self._spans()) >= count, f"was not sent {count} spans")
+    def spans(self, count: int, *, beside: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
+        """What arrived, once it is `count` spans, beside those of these names."""
+
+        def arrived() -> bool:
+            return sum(span["name"] not in beside for span in self._spans()) >= count
+
+        self.wait(arrived, f"was not sent {count} spans")
         return self._spans()
 
     def _spans(self) -> list[dict[str, Any]]:
