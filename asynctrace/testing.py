@@ -74,6 +74,7 @@ class Recorder:
     def stop(self) -> None:
         """Stop recording; what was recorded stays."""
         if self in listeners:
+            watch.end()
             listeners.remove(self)
 
     def __enter__(self) -> Self:
@@ -106,6 +107,7 @@ class Recorder:
     @property
     def spans(self) -> list[RecordedSpan]:
         """What was handed over, in the order of their starts."""
+        watch.end()
         with self._lock:
             handed_over = self._handed_over.copy()
         return sorted(map(recorded, handed_over), key=lambda span: span.start_ns)
@@ -132,6 +134,7 @@ class Recorder:
 
     def clear(self) -> None:
         """Forget what was recorded."""
+        watch.end()
         with self._lock:
             self._handed_over.clear()
             self._opened.clear()

@@ -159,3 +159,23 @@ def may_decide_early(root: DDSpan) -> bool:
         sample(root)
         priority = root.context.sampling_priority
     return priority is not None and priority > 0
+
+
+def end(span: DDSpan) -> None:
+    """Have ddtrace do what it does at the end of a span that has ended already."""
+    try:
+        if tracer.enabled:
+            for callback in span._on_finish_callbacks:
+                callback(span)
+        else:  # it ended while the tracer was on
+            tracer._span_aggregator.on_span_finish(span)
+    except Exception:
+        log.debug("span %r could not be handed over", span.name, exc_info=True)
+
+
+def writes_at_once() -> bool:
+    """Whether ddtrace's writer sends each trace by itself, as where a process is frozen between two requests."""
+    try:
+        return tracer._span_aggregator.writer._sync_mode is not False
+    except AttributeError:
+        return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from asynctrace._core.aggregator import writes_at_once
 from asynctrace._core.naming import is_on as is_switched_on, is_true
 from asynctrace._core.tracer import watchers
 
@@ -44,3 +45,8 @@ def may_begin() -> bool:
 def is_on() -> bool:
     """Asked once a local root. A product may be switched on while the program runs: it registers itself then."""
     return _wanted and not watchers()
+
+
+def may_end_later() -> bool:
+    """Whether what ddtrace does at the end of a trace may be done by a thread."""
+    return _wanted and not watchers() and not writes_at_once()

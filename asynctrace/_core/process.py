@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddtrace.trace import Span as DDSpan, tracer
 
-from asynctrace._core.early import everything, watch
+from asynctrace._core.early import ended, everything, watch
 from asynctrace._core.provider import Foreign, provider, top_entry
 from asynctrace._core.tracer import handler_before
 
@@ -53,6 +53,14 @@ def install() -> None:
         shutdown(*args, **kwargs)
 
     tracer.shutdown = with_everything  # type: ignore[method-assign]
+    flush = tracer.flush
+
+    @functools.wraps(flush)
+    def with_ended(*args: Any, **kwargs: Any) -> None:
+        watch.end()
+        flush(*args, **kwargs)
+
+    tracer.flush = with_ended  # type: ignore[method-assign]
     _leave_to_loop()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
@@ -92,6 +100,7 @@ def _in_parent() -> None:
 def _in_child() -> None:
     global _forked
     _forked = -SETTLED
+    ended.clear()
     watch.forget()
     try:
         _inherit()

@@ -18,7 +18,7 @@ from ddtrace.trace import Span as DDSpan, tracer
 from asynctrace._core import begin
 from asynctrace._core.cancel import cut_short
 from asynctrace._core.context import SpanContext
-from asynctrace._core.early import send_ahead, send_soon
+from asynctrace._core.early import MOST_ENDED, ended, send_ahead, send_soon, watch
 from asynctrace._core.errors import UsageError
 from asynctrace._core.failure import record_error
 from asynctrace._core.listening import listeners
@@ -270,6 +270,12 @@ class Span(Entry):
         now = time_ns()
         self._end_ns = now if now > self._start_ns else self._start_ns + 1
         self.pop()
+        if watch.ends and len(ended) < MOST_ENDED:
+            dd.duration_ns = self._end_ns - dd.start_ns if self._end_ns > dd.start_ns else 500
+            ended.append(dd)
+            if was_active:
+                provider.announce_top()
+            return
         try:
             if dd.start_ns > now:  # the wall clock was stepped back: no negative durations
                 dd.finish(finish_time=(dd.start_ns + 500) / 1e9)  # floats of this size are 240 ns apart

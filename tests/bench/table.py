@@ -24,10 +24,9 @@ FOOTNOTES = """\
 + is what is added to bare: the median over rounds of the difference to bare's round beside it; ± is half the
 distance between its quartiles. x is asynctrace's as a multiple of that contender's; - where that adds nothing.
 {rounds} rounds of {milliseconds:.0f} ms a contender and row, a process each, in turn, after warm-up; stock asyncio.
-The garbage collector is on, and runs before each round. Nothing is sampled out. ddtrace and asynctrace send to an
-agent on loopback that takes everything and keeps nothing; OpenTelemetry batches for an exporter that does nothing
-at all, so that its whole process lacks the encoding and sending that is in theirs. ddtrace has its asyncio
-integration, as under ddtrace-run: it wraps every task; asynctrace its own integrations, as under traced_app."""
+The garbage collector is on, and runs before each round. Nothing is sampled out. All send to an agent on loopback that
+takes everything and keeps nothing; OpenTelemetry in batches, by OTLP over HTTP. ddtrace has its asyncio integration, as
+under ddtrace-run: it wraps every task; asynctrace its own integrations, as under traced_app."""
 
 
 def text(rows: Sequence[Measured], contenders: Sequence[Contender], clock: Clock) -> str:
