@@ -6,6 +6,8 @@
 | `_span_aggregator._traces` | no record waits for a trace that ddtrace does not hold | taken for held |
 | `_span_aggregator.partial_flush_enabled` | as the user has set it | taken for on |
 | `_span_aggregator.writer`, `._sync_mode` | ddtrace's writer runs before ours may write | a warning, if both do |
+| the same, `Span._on_finish_callbacks` | a thread tells ddtrace that a trace has ended | whoever ends it |
+| `_span_aggregator.on_span_finish` | what ended before the tracer was switched off | is lost |
 | `_span_aggregator.sampling_processor` | no early decision where rules may see more later | as if there were some |
 | `_span_aggregator.dd_processors`, `._global_service` of one | peer and base service of records | without |
 | `sampling_processor.single_span_rules` | rejected traces are thinned unless such rules keep spans | never thinned |
@@ -173,9 +175,14 @@ def end(span: DDSpan) -> None:
         log.debug("span %r could not be handed over", span.name, exc_info=True)
 
 
-def writes_at_once() -> bool:
-    """Whether ddtrace's writer sends each trace by itself, as where a process is frozen between two requests."""
+def may_be_told_later() -> bool:
+    """Whether ddtrace may be told of a span's end a moment later, in a thread.
+
+    Not where its writer sends each trace by itself: there a process is frozen between two requests.
+    """
     try:
-        return tracer._span_aggregator.writer._sync_mode is not False
+        writer: Any = tracer._span_aggregator.writer
+        return writer._sync_mode is False and hasattr(DDSpan, "_on_finish_callbacks")
     except AttributeError:
-        return True
+        log.debug("ddtrace's writer is not where it was", exc_info=True)
+        return False

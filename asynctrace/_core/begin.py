@@ -43,9 +43,14 @@ def renewed(span: Span) -> bool:
 
 def write_down(span: Span, above: Entry | None, segment: Segment, start_ns: int | None) -> None:
     """It is a record."""
-    span._written, span._segment, span._id = True, segment, new_id(64) or 1
+    span._written = True
+    span._segment = segment
+    span._id = new_id(64) or 1
     if isinstance(above, type(span)):
-        span._parent_id, begun, source, parent = above._id, above._start_ns, above._source, above._dd
+        span._parent_id = above._id
+        begun = above._start_ns
+        source = above._source
+        parent = above._dd
         service = span._under = above._service if parent is None else parent.service
         if above._end_ns:
             component = (above._tags or {}).get("component")

@@ -13,11 +13,11 @@ import logging
 import os
 import threading
 from contextlib import suppress
-from collections import deque
-from time import perf_counter_ns, time_ns
+from time import sleep, time_ns
 from typing import TYPE_CHECKING
 
-from asynctrace._core import aggregator, lean
+from asynctrace._core import aggregator
+from asynctrace._core.handover import handover
 from asynctrace._core.listening import listeners
 from asynctrace._core.record import drained
 from asynctrace._core.segment import LOT, buffers, late, let_go
@@ -39,15 +39,12 @@ QUIET_MS = 50
 MOST_LATE = 1000
 """So many traces may have late records that wait for the thread: where it can't keep up, who ends more sends them."""
 
+PAUSE = 1e-4
+"""Seconds between two slices: a thread that gives up the GIL and asks for it at once, would have it again."""
+
 AT_ONCE = 20
 """So many traces are looked after at a time: a busy process has thousands open, and most end soon."""
 
-
-ended: deque[DDSpan] = deque()
-MOST_ENDED = 500
-SLICE_NS = 500_000
-LONG_SLICE_NS = 3_000_000
-MANY = 100
 
 def _setting() -> float:
     text = os.environ.get("ASYNCTRACE_PARTIAL_FLUSH_MS", "")
@@ -68,14 +65,11 @@ class Watch:
         self._thread: threading.Thread | None = None
         self._left_ns: dict[int, int] = {}  # trace id: when spans of it left last
         self._looking = threading.RLock()  # held by whoever has spans in hand
-        self.ends = False  # read on the hot path: whether it does what is left to do at the end of a trace
 
     def wake(self) -> None:
         """There is something to look after."""
         self.asleep = False
-        self.ends = lean.may_end_later()
         if self._thread is None:
-            self.ends = False
             if not aggregator.partial_flush():
                 return
             aggregator.start_writer()
@@ -85,7 +79,7 @@ class Watch:
             except RuntimeError:  # the interpreter ends
                 return
             self._thread = thread
-            self.ends = lean.may_end_later()
+            handover.look()
         self._awake.set()
 
     def takes(self, buffer: Buffer) -> bool:
@@ -110,9 +104,7 @@ class Watch:
         while True:
             pause.wait(self.quiet_ns / 1e9)
             try:
-                self.ends = lean.may_end_later()
-                while self.end(slice_ns=SLICE_NS if len(ended) < MANY else LONG_SLICE_NS):
-                    pause.wait(1e-4)
+                self.take_turns()
                 self.look()
             except Exception:
                 log.debug("finished spans could not be handed over early", exc_info=True)
@@ -132,7 +124,7 @@ class Watch:
 
     @staticmethod
     def _is_needed() -> bool:
-        return bool(ended) or (tracer.enabled and (bool(late) or bool(aggregator.open_traces())))
+        return bool(handover.waiting) or (tracer.enabled and (bool(late) or bool(aggregator.open_traces())))
 
     def look(self, *, quiet_ns: int | None = None) -> None:
         """Hand over what has ended of the traces of which nothing has left for `quiet_ns`."""
@@ -146,22 +138,24 @@ class Watch:
         finally:
             self.release()
 
-    def end(self, slice_ns: int = 0) -> bool:
-        """Have ddtrace end the spans in `ended`, for so many ns, or all of them; whether there are more."""
-        if not ended or not self.hold():
-            return False
-        try:
-            until = perf_counter_ns() + slice_ns
-            while ended:
-                try:
-                    aggregator.end(ended.popleft())
-                except IndexError:
-                    return False
-                if slice_ns and perf_counter_ns() > until:
-                    return bool(ended)
-        finally:
-            self.release()
-        return False
+    def end(self) -> None:
+        """Hand over the traces that have ended, all of them."""
+        if handover.waiting and self.hold():
+            try:
+                handover.finish()
+            finally:
+                self.release()
+
+    def take_turns(self) -> None:
+        """The same, a slice at a time: in between, the GIL is the loop's."""
+        handover.look()
+        goes_on = bool(handover.waiting)
+        while goes_on and self.hold():
+            try:
+                goes_on = handover.take_turn()
+            finally:
+                self.release()
+            sleep(PAUSE)
 
     def settle(self) -> None:
         """What ended late, has left: whoever begins to record now records nothing of before."""
@@ -198,6 +192,7 @@ class Watch:
     def forget(self) -> None:
         """In a process that was forked off: the thread stayed behind, and what it looked after."""
         self.__init__(self.quiet_ns / 1e6)  # type: ignore[misc]
+        handover.forget()
 
 
 def _waiting(trace_id: int) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from asynctrace._core.aggregator import writes_at_once
+from asynctrace._core.aggregator import may_be_told_later
 from asynctrace._core.naming import is_on as is_switched_on, is_true
 from asynctrace._core.tracer import watchers
 
@@ -37,9 +37,8 @@ def wanted() -> bool:
 _wanted = wanted()
 
 
-def may_begin() -> bool:
-    """Whether a local root may be a record, in a trace of which this process has sent spans: the profiler wants one."""
-    return not is_true(os.environ.get("DD_PROFILING_ENABLED", ""))
+may_begin = not is_true(os.environ.get("DD_PROFILING_ENABLED", ""))
+"""Whether a local root may be a record, in a trace of which this process has sent spans: the profiler wants one."""
 
 
 def is_on() -> bool:
@@ -47,6 +46,6 @@ def is_on() -> bool:
     return _wanted and not watchers()
 
 
-def may_end_later() -> bool:
-    """Whether what ddtrace does at the end of a trace may be done by a thread."""
-    return _wanted and not watchers() and not writes_at_once()
+def may_wait() -> bool:
+    """Whether ddtrace may be told of a span's end by a thread, a moment later."""
+    return _wanted and may_be_told_later()

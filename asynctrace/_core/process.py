@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddtrace.trace import Span as DDSpan, tracer
 
-from asynctrace._core.early import ended, everything, watch
+from asynctrace._core.early import everything, watch
 from asynctrace._core.provider import Foreign, provider, top_entry
 from asynctrace._core.tracer import handler_before
 
@@ -53,7 +53,7 @@ def install() -> None:
         shutdown(*args, **kwargs)
 
     tracer.shutdown = with_everything  # type: ignore[method-assign]
-    flush = tracer.flush
+    flush: Any = tracer.flush
 
     @functools.wraps(flush)
     def with_ended(*args: Any, **kwargs: Any) -> None:
@@ -100,7 +100,6 @@ def _in_parent() -> None:
 def _in_child() -> None:
     global _forked
     _forked = -SETTLED
-    ended.clear()
     watch.forget()
     try:
         _inherit()

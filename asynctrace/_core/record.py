@@ -90,7 +90,8 @@ def drained(buffer: Buffer) -> list[DDSpan]:
         pass
     if not records:
         return []
-    records.reverse()
+    if len(records) > 1:
+        records.reverse()
     if _may_be_thinned(records[0]._segment):
         records = [record for record in records if _is_counted(record)]
     return _Chunk().spans_of(records)
@@ -145,8 +146,10 @@ class _Chunk:
 
     def _new(self, record: Span) -> DDSpan:
         segment, service, source, tags = record._segment, record._service, record._source, record._tags
-        if segment is not self._segment or service is not self._service or source is not self._source:
-            self._learn(segment, service, source)
+        if segment is not self._segment:
+            self._enter(segment)
+        if service is not self._service or source is not self._source:
+            self._learn(service, source)
         begun = record._start_ns
         span = record._dd = DDSpan(
             record._name,
@@ -187,12 +190,18 @@ class _Chunk:
         self._say_source(span, record._source)
         return span
 
-    def _learn(self, segment: Segment | None, service: str | None, source: str) -> None:
-        """What spans like the next ones have in common."""
+    def _enter(self, segment: Segment | None) -> None:
+        """The next spans are of this segment; one of the same trace and local root has the same tags."""
         assert segment is not None
-        self._segment, self._service, self._source = segment, service, source
-        self._trace_id, self._context = segment.trace_id, segment.context
-        self._fixed = tags_of(segment, service)
+        before, self._segment, self._context = self._segment, segment, segment.context
+        if before is None or before.trace_id != segment.trace_id or before.root is not segment.root:
+            self._trace_id, self._service = segment.trace_id, NOBODY
+
+    def _learn(self, service: str | None, source: str) -> None:
+        """What spans like the next ones have in common."""
+        assert self._segment is not None
+        self._service, self._source = service, source
+        self._fixed = tags_of(self._segment, service)
         if source := source_at_end(source, service, None):
             self._fixed[_SERVICE_SOURCE] = source
         self._unusual = (service or "").lower() != aggregator.ordinary_service()

@@ -34,7 +34,8 @@ class Buffer:
     __slots__ = ("done", "left", "limit", "most", "segments", "trace_id")
 
     def __init__(self, trace_id: int, *, left: bool) -> None:
-        self.trace_id, self.left = trace_id, left
+        self.trace_id = trace_id
+        self.left = left
         """`left`: ddtrace has handed its spans over, so that nobody takes these along."""
         self.limit = partial_flush_most()
         self.most = min(LOT, self.limit)
@@ -49,7 +50,9 @@ class Segment:
     __slots__ = ("buffer", "context", "first", "root", "service", "takes", "trace_id")
 
     def __init__(self, buffer: Buffer, context: Context, root: DDSpan | None) -> None:
-        self.buffer, self.context, self.root = buffer, context, root
+        self.buffer = buffer
+        self.context = context
+        self.root = root
         self.trace_id = buffer.trace_id
         self.service = None if root is None else root.service
         """The local root's, as the first record below it began; it may be set again."""
@@ -81,14 +84,9 @@ late: dict[int, Buffer] = {}
 def segment_of(span: DDSpan) -> Segment | None:
     """Where records below this ddtrace span wait; None when it must not have any."""
     trace_id = span.trace_id
-    buffer = buffers.get(trace_id)
+    buffer = buffers.get(trace_id) or _begun(trace_id)
     if buffer is None:
-        if span.duration_ns is not None:  # ddtrace may have nothing more of that trace to hand over
-            return _late_segment(span.context, local_root(span))
-        buffer = buffers.setdefault(trace_id, Buffer(trace_id, left=False))
-        if not holds(trace_id):  # it has left meanwhile, or long ago, or began while the tracer was off
-            leave(trace_id)
-            return _late_segment(span.context, local_root(span))
+        return _late_segment(span.context, local_root(span))
     root = local_root(span)
     for segment in buffer.segments:
         if segment.root is root:
@@ -100,10 +98,21 @@ def segment_of(span: DDSpan) -> Segment | None:
 
 def segment_from(context: Context) -> Segment | None:
     """A segment for a local root under a context of this process: what was taken from a queue, say."""
-    if not context.trace_id or not context.span_id or is_from_elsewhere(context) or not lean.may_begin():
+    if not context.trace_id or not context.span_id or is_from_elsewhere(context) or not lean.may_begin:
         return None
-    buffer = buffers.get(context.trace_id)
+    buffer = buffers.get(context.trace_id) or _begun(context.trace_id)
     return _late_segment(context, None) if buffer is None else Segment(buffer, context, None)
+
+
+def _begun(trace_id: int) -> Buffer | None:
+    """The buffer of a trace of which ddtrace will hand over more; None where nobody would take records along."""
+    if not holds(trace_id):  # it has left long ago, or began while the tracer was off
+        return None
+    buffer = buffers.setdefault(trace_id, Buffer(trace_id, left=False))
+    if not holds(trace_id):  # it has left meanwhile
+        leave(trace_id)
+        return None
+    return buffer
 
 
 def _late_segment(context: Context, root: DDSpan | None) -> Segment | None:

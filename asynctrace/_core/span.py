@@ -18,9 +18,10 @@ from ddtrace.trace import Span as DDSpan, tracer
 from asynctrace._core import begin
 from asynctrace._core.cancel import cut_short
 from asynctrace._core.context import SpanContext
-from asynctrace._core.early import MOST_ENDED, ended, send_ahead, send_soon, watch
+from asynctrace._core.early import send_ahead, send_soon
 from asynctrace._core.errors import UsageError
 from asynctrace._core.failure import record_error
+from asynctrace._core.handover import handover
 from asynctrace._core.listening import listeners
 from asynctrace._core.outcome import CANCELLED, FAILED, OUTCOME_TAG, outcome_of
 from asynctrace._core.provider import Entry, active_entry, provider, span_end_ns, top_entry
@@ -104,10 +105,14 @@ class Span(Entry):
         tags: dict[str, Any] | None = None,
     ) -> None:
         """All of it fit for the wire (`values.py`); `tags` is not changed, by nobody."""
-        self._name, self._parent, self._resource, self._chosen = name, parent, resource, service
+        self._name = name
+        self._parent = parent
+        self._resource = resource
+        self._chosen = service
         self._type = type
         self._tags = self._given = tags
-        self._end_ns, self._written = 0, False
+        self._end_ns = 0
+        self._written = False
         self.previous = self.owner = self.frame = self._dd = self._segment = None
 
     def said(self) -> tuple[Any, ...]:
@@ -123,8 +128,7 @@ class Span(Entry):
         ours = tracer.context_provider is provider
         above: Entry | None = None
         segment: Segment | None = None
-        if ours and self._parent is None:
-            above = top_entry.get()
+        if ours and self._parent is None and (above := top_entry.get()) is not None:
             if (
                 type(above) is Span
                 and above.frame is None
@@ -270,19 +274,14 @@ class Span(Entry):
         now = time_ns()
         self._end_ns = now if now > self._start_ns else self._start_ns + 1
         self.pop()
-        if watch.ends and len(ended) < MOST_ENDED:
-            dd.duration_ns = self._end_ns - dd.start_ns if self._end_ns > dd.start_ns else 500
-            ended.append(dd)
-            if was_active:
-                provider.announce_top()
-            return
-        try:
-            if dd.start_ns > now:  # the wall clock was stepped back: no negative durations
-                dd.finish(finish_time=(dd.start_ns + 500) / 1e9)  # floats of this size are 240 ns apart
-            else:
-                dd.finish()
-        except Exception:
-            log.debug("span %r could not be handed over", self._name, exc_info=True)
+        if not handover.takes or not handover.add(dd, self._end_ns):
+            try:
+                if dd.start_ns > now:  # the wall clock was stepped back: no negative durations
+                    dd.finish(finish_time=(dd.start_ns + 500) / 1e9)  # floats of this size are 240 ns apart
+                else:
+                    dd.finish()
+            except Exception:
+                log.debug("span %r could not be handed over", self._name, exc_info=True)
         if was_active:
             provider.announce_top()
 

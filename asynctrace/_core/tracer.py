@@ -55,6 +55,7 @@ def set_up() -> None:
         return
     _done = True
     from asynctrace._core.delivery import head, tail
+    from asynctrace._core.early import watch
     from asynctrace._core.naming import is_on
     from asynctrace._core.provider import provider
     from asynctrace._core.threads import install
@@ -64,6 +65,7 @@ def set_up() -> None:
 
     @functools.wraps(configure)
     def keeping_ours(*args: Any, **kwargs: Any) -> None:
+        watch.end()  # what has ended until now is for the filters there were
         # ddtrace replaces the whole list of filters at every call: ours goes with each
         given = signature.bind_partial(*args, **kwargs)
         if (filters := given.arguments.get("trace_processors")) is not None:
@@ -145,10 +147,15 @@ def process_tags() -> dict[str, Any]:
     """What ddtrace puts on a local root to say which process made it."""
     tags: dict[str, Any] = {"process_id": os.getpid()}
     try:
-        tags["runtime-id"] = importlib.import_module("ddtrace.internal.runtime").get_runtime_id()
+        tags["runtime-id"] = _runtime().get_runtime_id()
     except Exception:
         log.debug("ddtrace's runtime id is not where it was", exc_info=True)
     return tags
+
+
+@functools.cache
+def _runtime() -> Any:
+    return importlib.import_module("ddtrace.internal.runtime")
 
 
 def is_remote(span: DDSpan) -> bool:
@@ -259,28 +266,19 @@ def as_opentelemetry() -> bool:
     return bool(getattr(ddtrace.config, "_otel_trace_semantics_enabled", False))
 
 
-def watchers() -> bool:
-    """Whether somebody in ddtrace watches spans as they start and end."""
-    try:
-        return bool(_span_processors()) or _has_listeners("trace.span_start")
-    except Exception:
-        log.debug("ddtrace's span processors are not where they were", exc_info=True)
-        return False
-
-
-def _watching() -> tuple[Callable[[], Any], Callable[[str], bool]]:
-    """Who is registered to see spans, and whether somebody listens to an event."""
+def _watching() -> tuple[Callable[[], bool], Callable[[str], bool]]:
+    """Whether somebody in ddtrace watches spans as they start and end; whether somebody listens to an event."""
     try:
         kind = importlib.import_module("ddtrace._trace.processor").SpanProcessor
-        core = importlib.import_module("ddtrace.internal.core")
-        kind.__processors__, core.has_listeners("trace.span_start")
+        has_listeners = importlib.import_module("ddtrace.internal.core").has_listeners
+        kind.__processors__, has_listeners("trace.span_start")
     except Exception:
         log.debug("ddtrace's span processors are not where they were", exc_info=True)
-        return tuple, lambda _: False
-    return lambda: kind.__processors__, core.has_listeners
+        return lambda: False, lambda _: False
+    return lambda: bool(kind.__processors__) or has_listeners("trace.span_start"), has_listeners
 
 
-_span_processors, _has_listeners = _watching()
+watchers, _has_listeners = _watching()
 
 
 def sql_commenter() -> Callable[[str], str] | None:

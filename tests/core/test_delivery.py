@@ -76,8 +76,8 @@ def test_a_users_filter_comes_before_the_recorder(users: Seen, traces: Recorder,
     """What it marks is marked, and what it drops is not recorded, as it is not sent."""
     one_trace("dropped")
     one_trace("a")
-    assert users.names == ["dropped", "b", "a", "b"]
     assert traces.names() == {"a", "b"}
+    assert users.names == ["dropped", "b", "a", "b"]
     assert {one["meta"]["seen"] for one in sink.wait_for(2)} == {"yes"}
 
 

@@ -81,6 +81,7 @@ watch.hold()  # the thread waits
 for _ in range(MOST_LATE + 500):
     with span("request"):
         one = start_span("late")
+    watch.end()
     one.finish()
 print(len(late) == MOST_LATE, counting.seen)
 watch.release()
@@ -126,6 +127,7 @@ async def test_a_users_filter_sees_each_span_once(users: Seen, traces: Recorder)
         with span("query"):
             pass
         await traces.wait_for("query")
+    assert traces.names() == {"query", "request"}
     assert users.names == ["query", "request"]
 
 

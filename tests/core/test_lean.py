@@ -471,6 +471,7 @@ def test_late_spans_of_two_local_roots_leave_by_hundreds(flushed: Any) -> None:
         context, here = contextvars.copy_context(), SpanContext.current()
         with span("first"):
             pass
+    watch.end()
     watch.wake()
     most = 0
     assert watch.hold()
@@ -595,6 +596,7 @@ def test_freed_without_the_garbage_collector() -> None:
             asked = tracer.current_span()
             gone = [weakref.ref(one) for one in (child, below)]
         del child, below, asked
+        watch.end()
         assert [one() for one in gone] == [None, None]
     finally:
         gc.enable()

@@ -15,6 +15,7 @@ import uvloop
 from ddtrace.trace import tracer
 
 from asynctrace import SpanContext, atraced, attached, current_span, detached, isolated, span, spawn
+from asynctrace._core.early import watch
 from asynctrace.anyio import traced_stream
 from asynctrace.queues import TracedQueue
 
@@ -209,6 +210,7 @@ async def served(handle: Handler) -> list[Any]:
     await task
     del task
     await asyncio.sleep(0)
+    watch.end()  # its trace has left
     alive = [ref() for ref in refs if ref() is not None]
     world.over.set()
     for left in world.left:
