@@ -13,7 +13,7 @@ from asynctrace._core.errors import UsageError
 from asynctrace._core.off import OFF
 from asynctrace._core.provider import active_entry, provider
 from asynctrace._core.span import Span, handle_of
-from asynctrace._core.values import Fit, fit, text
+from asynctrace._core.values import Fit, all_fit, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,14 +77,11 @@ def prepared(
     if isinstance(tags, Fit) and said is None:
         said = tags
     elif tags is not None:
-        if not isinstance(tags, Mapping):
+        if not isinstance(tags, (dict, Mapping)):  # the first of them is a glance
             raise UsageError(
                 f"tags= must be a mapping, got {tags.__class__.__name__}", hint='tags={"items": 3}'
             )
-        said = said or {}
-        for key, value in tags.items():
-            fit_key, fit_value = fit(key, value)
-            said[fit_key] = fit_value
+        said = all_fit(tags, said or {})
     return Span(
         text(name),
         parent,

@@ -103,7 +103,8 @@ def start(span: Span, above: Entry | None, start_ns: int | None, *, activate: bo
         dd.start_ns = start_ns
     if isinstance(parent, DDSpan) and dd.start_ns < parent.start_ns:  # as above
         dd.start_ns = parent.start_ns
-    span._id, span._start_ns, span._source = dd.span_id, dd.start_ns, source_of(dd)
+    span._id, span._start_ns = dd.span_id, dd.start_ns
+    span._source = "" if parent is None and span._chosen is None else source_of(dd)
     if span._tags:
         set_tags(dd, span._tags)
     if watch.asleep:

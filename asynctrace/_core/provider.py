@@ -299,9 +299,9 @@ class Provider(BaseContextProvider):
 
     def announce_top(self) -> None:
         """Something has ended: what was active before runs again."""
-        top = top_entry.get()
-        segment = None if top is None else top.written()
-        if segment is not None:
+        if (top := top_entry.get()) is None:
+            self.announce(None)
+        elif (segment := top.written()) is not None:
             self.announce_segment(segment)
         else:
             self.announce(self.active())

@@ -249,7 +249,7 @@ class Span(Entry):
         """End it; anywhere, in any task or thread. Ending twice does nothing."""
         if not self._written:
             if not self._end_ns:
-                self._finish_started(self._known())
+                self._finish_started(self._dd or self._known())
             return
         end, dd = time_ns(), self._dd
         if dd is not None and dd.duration_ns is not None:  # ended by way of ddtrace

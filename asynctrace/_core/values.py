@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _BIGGEST = 2**63
 
@@ -27,8 +30,11 @@ def text(value: object) -> str:
 
 def presentable(value: Any) -> str | int | float:
     """A tag's value: numbers stay numbers where 64 bits hold them, everything else is text; never raises."""
-    if type(value) is str and value.isascii():
-        return value
+    kind = type(value)
+    if kind is str and value.isascii():
+        return value  # type: ignore[no-any-return]
+    if kind is bool:
+        return "True" if value else "False"
     return value if is_number(value) else text(value)
 
 
@@ -47,6 +53,12 @@ class Fit(dict[str, Any]):
     __slots__ = ()
 
 
+_plain_keys: set[str] = set()
+"""Keys of tags that were found to be fit, and to have no meaning of their own."""
+
+_MOST_KEYS = 1000
+
+
 def fit(key: object, value: Any) -> tuple[str, str | int | float]:
     """A tag as ddtrace's `Span.set_tag` would keep it; never raises.
 
@@ -54,6 +66,8 @@ def fit(key: object, value: Any) -> tuple[str, str | int | float]:
         >>> fit("network.destination.port", "5432"), fit("_dd.measured", True), fit(b"paid", True)
         (('network.destination.port', 5432), ('_dd.measured', 1), ('paid', 'True'))
     """
+    if type(key) is str and key in _plain_keys:
+        return key, presentable(value)
     if type(key) is not str or not key.isascii():
         key = text(key)
     if key == MEASURED:
@@ -63,7 +77,20 @@ def fit(key: object, value: Any) -> tuple[str, str | int | float]:
             value = int(value)
         except Exception:  # then it is text
             return key, presentable(value)
+    elif len(_plain_keys) < _MOST_KEYS:
+        _plain_keys.add(key)
     return key, presentable(value)
+
+
+def all_fit(tags: Mapping[Any, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """`said` with these tags, each as `fit` has it; what is plain to see, is not looked at twice."""
+    for key, value in tags.items():
+        if type(key) is str and key in _plain_keys:
+            said[key] = value if type(value) is str and value.isascii() else presentable(value)
+        else:
+            fit_key, fit_value = fit(key, value)
+            said[fit_key] = fit_value
+    return said
 
 
 def is_number(value: Any) -> bool:

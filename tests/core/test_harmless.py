@@ -66,6 +66,7 @@ async def test_a_cancellation_that_cannot_be_explained(
 
 async def test_a_span_that_is_gone_when_its_cancellation_is_explained(traces: Recorder) -> None:
     """It was sent before the TimeoutError came that cut it short; nothing is kept for its sake."""
+    before = len(cancel._unexplained)  # of tests whose exceptions the garbage collector has yet to find
     with pytest.raises(asyncio.TimeoutError), span("outer"):  # noqa: PT012 - what leaves the block is the point
         try:
             with span("inner", parent=SpanContext()):
@@ -73,7 +74,7 @@ async def test_a_span_that_is_gone_when_its_cancellation_is_explained(traces: Re
         except asyncio.CancelledError as exc:
             raise asyncio.TimeoutError from exc
     assert sorted(traces.tree().splitlines()) == ["inner (cancelled)", "outer (timeout)"]
-    assert not cancel._unexplained
+    assert len(cancel._unexplained) <= before
 
 
 def test_a_flush_that_ends_after_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
