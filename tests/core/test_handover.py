@@ -29,13 +29,14 @@ class Theirs(TraceFilter):
         self.names: list[str] = []
         self.threads: set[int] = set()
         self.chunks: list[int] = []
-        self.came = threading.Event()
+        self.came = threading.Condition()
 
     def process_trace(self, trace: list[DDSpan]) -> list[DDSpan] | None:
-        self.names += [one.name for one in trace]
-        self.chunks.append(len(trace))
-        self.threads.add(threading.get_ident())
-        self.came.set()
+        with self.came:
+            self.names += [one.name for one in trace]
+            self.chunks.append(len(trace))
+            self.threads.add(threading.get_ident())
+            self.came.notify_all()
         return trace
 
 
@@ -67,11 +68,11 @@ def test_whoever_ends_a_trace_does_not_hand_it_over(theirs: Theirs) -> None:
         pytest.skip("with ASYNCTRACE_LEAN=0 nothing waits")
     with span("a"):
         pass
-    theirs.came.clear()
     with span("b"), span("below"):
         pass
-    assert theirs.came.wait(5)
-    assert theirs.names[-2:] == ["b", "below"]
+    with theirs.came:
+        assert theirs.came.wait_for(lambda: len(theirs.names) == 3, 5)
+    assert theirs.names == ["a", "b", "below"]
     assert threading.get_ident() not in theirs.threads
 
 
