@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from asynctrace._core.early import watch
 from asynctrace._core.errors import UsageError
+from asynctrace._core.handover import handover
 from asynctrace._core.listening import listeners
 from asynctrace._testkit import trees
 from asynctrace._testkit.checks import crosstalk
@@ -74,7 +75,7 @@ class Recorder:
     def stop(self) -> None:
         """Stop recording; what was recorded stays."""
         if self in listeners:
-            watch.end()
+            handover.finish()
             listeners.remove(self)
 
     def __enter__(self) -> Self:
@@ -107,7 +108,7 @@ class Recorder:
     @property
     def spans(self) -> list[RecordedSpan]:
         """What was handed over, in the order of their starts."""
-        watch.end()
+        handover.finish()
         with self._lock:
             handed_over = self._handed_over.copy()
         return sorted(map(recorded, handed_over), key=lambda span: span.start_ns)
@@ -134,7 +135,7 @@ class Recorder:
 
     def clear(self) -> None:
         """Forget what was recorded."""
-        watch.end()
+        handover.finish()
         with self._lock:
             self._handed_over.clear()
             self._opened.clear()

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from contextlib import suppress
-from time import sleep, time_ns
+from time import time_ns
 from typing import TYPE_CHECKING
 
 from asynctrace._core import aggregator
@@ -36,11 +36,11 @@ QUIET_MS = 50
 """Default of `ASYNCTRACE_PARTIAL_FLUSH_MS`: for so long (ms) nothing of a trace has left before it is looked after;
 0 turns this off."""
 
+TICK_NS = 50_000_000
+"""The thread wakes this often, while there is something to look after: a trace that has ended waits no longer."""
+
 MOST_LATE = 1000
 """So many traces may have late records that wait for the thread: where it can't keep up, who ends more sends them."""
-
-PAUSE = 1e-4
-"""Seconds between two slices: a thread that gives up the GIL and asks for it at once, would have it again."""
 
 AT_ONCE = 20
 """So many traces are looked after at a time: a busy process has thousands open, and most end soon."""
@@ -64,7 +64,6 @@ class Watch:
         self._awake = threading.Event()
         self._thread: threading.Thread | None = None
         self._left_ns: dict[int, int] = {}  # trace id: when spans of it left last
-        self._looking = threading.RLock()  # held by whoever has spans in hand
 
     def wake(self) -> None:
         """There is something to look after."""
@@ -102,9 +101,10 @@ class Watch:
     def _run(self) -> None:
         pause = threading.Event()
         while True:
-            pause.wait(self.quiet_ns / 1e9)
+            pause.wait(min(self.quiet_ns, TICK_NS) / 1e9)
             try:
-                self.take_turns()
+                handover.look()
+                handover.take_turns()
                 self.look()
             except Exception:
                 log.debug("finished spans could not be handed over early", exc_info=True)
@@ -130,42 +130,23 @@ class Watch:
         """Hand over what has ended of the traces of which nothing has left for `quiet_ns`."""
         if not self.quiet_ns or not tracer.enabled or not aggregator.partial_flush():
             return
-        if not self.hold():
+        if not handover.hold():
             return
         try:
             _send_late()
             self._look(quiet_ns)
         finally:
-            self.release()
-
-    def end(self) -> None:
-        """Hand over the traces that have ended, all of them."""
-        if handover.waiting and self.hold():
-            try:
-                handover.finish()
-            finally:
-                self.release()
-
-    def take_turns(self) -> None:
-        """The same, a slice at a time: in between, the GIL is the loop's."""
-        handover.look()
-        goes_on = bool(handover.waiting)
-        while goes_on and self.hold():
-            try:
-                goes_on = handover.take_turn()
-            finally:
-                self.release()
-            sleep(PAUSE)
+            handover.release()
 
     def settle(self) -> None:
         """What ended late, has left: whoever begins to record now records nothing of before."""
-        self.end()
-        held = self.hold()
+        handover.finish()
+        held = handover.hold()
         try:
             _send_late()
         finally:
             if held:
-                self.release()
+                handover.release()
 
     def _look(self, quiet_ns: int | None) -> None:
         quiet, now = self.quiet_ns if quiet_ns is None else quiet_ns, time_ns()
@@ -177,17 +158,6 @@ class Watch:
             if now - left_ns >= quiet and aggregator.may_decide_early(local_root(span)):
                 self._left_ns[key] = now
                 hand_over(aggregator.take_finished(key) + _records(key))
-
-    def hold(self) -> bool:
-        """Until `release()` nobody else has spans in hand, or a lock of ddtrace's: a fork would copy that as held.
-
-        False after a second: a signal's handler may have interrupted whoever keeps such a lock from us.
-        """
-        return self._looking.acquire(timeout=1)
-
-    def release(self) -> None:
-        """Go on."""
-        self._looking.release()
 
     def forget(self) -> None:
         """In a process that was forked off: the thread stayed behind, and what it looked after."""
@@ -263,7 +233,7 @@ def unloaded(trace: list[DDSpan]) -> list[DDSpan]:
 def everything() -> None:
     """At the end of the process: what has ended leaves, whatever is still open."""
     try:
-        watch.end()
+        handover.finish()
         watch.look(quiet_ns=0)
     except Exception:
         log.debug("finished spans could not be handed over", exc_info=True)

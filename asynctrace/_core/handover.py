@@ -8,15 +8,19 @@ keep up, or where somebody in ddtrace watches spans as they end, they are handed
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections import deque
-from time import perf_counter_ns
+from time import perf_counter_ns, sleep, time_ns
 from typing import TYPE_CHECKING
 
 from asynctrace._core import aggregator, lean
-from asynctrace._core.tracer import watchers
+from asynctrace._core.tracer import watched_at_end
 
 if TYPE_CHECKING:
     from ddtrace.trace import Span as DDSpan
+
+log = logging.getLogger("asynctrace")
 
 MOST = 500
 """So many wait for the thread."""
@@ -27,6 +31,9 @@ MANY = 100
 SLICE_NS = 500_000
 LONG_SLICE_NS = 3_000_000
 
+PAUSE = 1e-4
+"""Seconds between two slices: a thread that gives up the GIL and asks for it at once, would have it again."""
+
 
 class Handover:
     """The ended spans that ddtrace has yet to be told of, oldest first."""
@@ -34,19 +41,45 @@ class Handover:
     def __init__(self) -> None:
         self.waiting: deque[DDSpan] = deque()
         self.takes = False  # read on the hot path
+        self._in_hand = threading.RLock()  # held by whoever has spans in hand
+        self._turn = 0  # the thread that hands over what waits
 
     def look(self) -> None:
         """Whether spans may wait; asked by the thread, every time it wakes."""
         self.takes = lean.may_wait()
 
+    def end(self, span: DDSpan, end_ns: int, *, may_wait: bool) -> None:
+        """A span ends: ddtrace is told by the thread, or now."""
+        if may_wait and self.takes and self.add(span, end_ns):
+            return
+        try:
+            if span.start_ns > time_ns():  # the wall clock was stepped back: no negative durations
+                span.finish(finish_time=(span.start_ns + 500) / 1e9)  # floats of this size are 240 ns apart
+            else:
+                span.finish()
+        except Exception:
+            log.debug("span %r could not be handed over", span.name, exc_info=True)
+
     def add(self, span: DDSpan, end_ns: int) -> bool:
         """The span ends now, for everybody who looks at it; whether the thread will see to the rest."""
-        if len(self.waiting) >= MOST or watchers():
+        if len(self.waiting) >= MOST or watched_at_end():
             return False
         begun = span.start_ns
         span.duration_ns = end_ns - begun if end_ns > begun else 1
         self.waiting.append(span)
         return True
+
+    def take_turns(self) -> None:
+        """Hand over all of them, a slice at a time: in between, the GIL is the loop's."""
+        goes_on = bool(self.waiting)
+        while goes_on and self.hold():
+            try:
+                self._turn = threading.get_ident()
+                goes_on = self.take_turn()
+            finally:
+                self._turn = 0
+                self.release()
+            sleep(PAUSE)
 
     def take_turn(self) -> bool:
         """Hand over for the length of a slice; whether there is more."""
@@ -57,13 +90,16 @@ class Handover:
         return bool(waiting)
 
     def finish(self) -> None:
-        """Hand over all of them."""
-        while self.waiting:
-            self._next()
-
-    def forget(self) -> None:
-        """In a process that was forked off: the parent process hands them over."""
-        self.__init__()  # type: ignore[misc]
+        """Hand over all that wait now."""
+        if not self.waiting or self._turn == threading.get_ident() or not self.hold():  # a filter may flush
+            return
+        try:
+            self._turn = threading.get_ident()
+            for _ in range(len(self.waiting)):
+                self._next()
+        finally:
+            self._turn = 0
+            self.release()
 
     def _next(self) -> None:
         try:
@@ -71,6 +107,21 @@ class Handover:
         except IndexError:  # somebody else has taken the last one
             return
         aggregator.end(span)
+
+    def hold(self) -> bool:
+        """Until `release()` nobody else has spans in hand, or a lock of ddtrace's: a fork would copy that as held.
+
+        False after a second: a signal's handler may have interrupted whoever keeps such a lock from us.
+        """
+        return self._in_hand.acquire(timeout=1)
+
+    def release(self) -> None:
+        """Go on."""
+        self._in_hand.release()
+
+    def forget(self) -> None:
+        """In a process that was forked off: the parent process hands them over."""
+        self.__init__()  # type: ignore[misc]
 
 
 handover = Handover()

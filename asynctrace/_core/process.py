@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ddtrace.trace import Span as DDSpan, tracer
 
 from asynctrace._core.early import everything, watch
+from asynctrace._core.handover import handover
 from asynctrace._core.provider import Foreign, provider, top_entry
 from asynctrace._core.tracer import handler_before
 
@@ -57,7 +58,7 @@ def install() -> None:
 
     @functools.wraps(flush)
     def with_ended(*args: Any, **kwargs: Any) -> None:
-        watch.end()
+        handover.finish()
         flush(*args, **kwargs)
 
     tracer.flush = with_ended  # type: ignore[method-assign]
@@ -87,14 +88,14 @@ _forked = -SETTLED
 
 def _before() -> None:
     global _held
-    _held = watch.hold()
+    _held = handover.hold()
 
 
 def _in_parent() -> None:
     global _forked
     _forked = monotonic()
     if _held:
-        watch.release()
+        handover.release()
 
 
 def _in_child() -> None:

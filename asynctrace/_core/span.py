@@ -274,14 +274,8 @@ class Span(Entry):
         now = time_ns()
         self._end_ns = now if now > self._start_ns else self._start_ns + 1
         self.pop()
-        if not handover.takes or not handover.add(dd, self._end_ns):
-            try:
-                if dd.start_ns > now:  # the wall clock was stepped back: no negative durations
-                    dd.finish(finish_time=(dd.start_ns + 500) / 1e9)  # floats of this size are 240 ns apart
-                else:
-                    dd.finish()
-            except Exception:
-                log.debug("span %r could not be handed over", self._name, exc_info=True)
+        # another provider may look for what has ended in the context where it ends
+        handover.end(dd, self._end_ns, may_wait=tracer.context_provider is provider)
         if was_active:
             provider.announce_top()
 

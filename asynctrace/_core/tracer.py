@@ -55,7 +55,7 @@ def set_up() -> None:
         return
     _done = True
     from asynctrace._core.delivery import head, tail
-    from asynctrace._core.early import watch
+    from asynctrace._core.handover import handover
     from asynctrace._core.naming import is_on
     from asynctrace._core.provider import provider
     from asynctrace._core.threads import install
@@ -65,7 +65,7 @@ def set_up() -> None:
 
     @functools.wraps(configure)
     def keeping_ours(*args: Any, **kwargs: Any) -> None:
-        watch.end()  # what has ended until now is for the filters there were
+        handover.finish()  # what has ended until now is for the filters there were
         # ddtrace replaces the whole list of filters at every call: ours goes with each
         given = signature.bind_partial(*args, **kwargs)
         if (filters := given.arguments.get("trace_processors")) is not None:
@@ -279,6 +279,11 @@ def _watching() -> tuple[Callable[[], bool], Callable[[str], bool]]:
 
 
 watchers, _has_listeners = _watching()
+
+
+def watched_at_end() -> bool:
+    """Whether somebody in ddtrace wants to be told where and when a span ends: the profiler, feature flags."""
+    return _has_listeners("trace.span_finish") or watchers()
 
 
 def sql_commenter() -> Callable[[str], str] | None:

@@ -24,7 +24,7 @@ from asynctrace._core.aggregator import (
     take_finished,
 )
 from asynctrace._core.delivery import head, tail
-from asynctrace._core.early import watch
+from asynctrace._core.handover import handover
 from asynctrace._core.tracer import (
     as_opentelemetry,
     integration,
@@ -79,7 +79,7 @@ def test_the_traces_it_holds_are_told() -> None:
         assert take_finished(root.trace_id) == []
         assert partial_flush()
         assert holds(root.trace_id)
-    watch.end()
+    handover.finish()
     assert take_finished(root.trace_id) == []
     assert not holds(root.trace_id)
 

@@ -68,6 +68,7 @@ def test_what_ends_late_does_not_pile_up() -> None:
 from ddtrace.trace import TraceFilter, tracer
 from asynctrace import span, start_span
 from asynctrace._core.early import MOST_LATE, watch
+from asynctrace._core.handover import handover
 from asynctrace._core.segment import late
 
 class Counting(TraceFilter):
@@ -77,14 +78,14 @@ class Counting(TraceFilter):
 
 counting = Counting()
 tracer.configure(trace_processors=[counting])
-watch.hold()  # the thread waits
+handover.hold()  # the thread waits
 for _ in range(MOST_LATE + 500):
     with span("request"):
         one = start_span("late")
-    watch.end()
+    handover.finish()
     one.finish()
 print(len(late) == MOST_LATE, counting.seen)
-watch.release()
+handover.release()
 watch.look()
 print(counting.seen == MOST_LATE + 500)
 """,

@@ -11,7 +11,6 @@ from ddtrace.trace import Span as DDSpan, TraceFilter, tracer
 
 from asynctrace import SpanContext, attached, shutdown, span, start_span
 from asynctrace._core import aggregator, handover as module, lean
-from asynctrace._core.early import watch
 from asynctrace._core.handover import MOST, Handover, handover
 from tests.core.process import run
 
@@ -55,11 +54,11 @@ def alone() -> Iterator[None]:
         pytest.skip("with ASYNCTRACE_LEAN=0 nothing waits")
     with span("first"):  # it runs
         pass
-    assert watch.hold()
+    assert handover.hold()
     handover.finish()
     handover.look()
     yield
-    watch.release()
+    handover.release()
 
 
 def test_whoever_ends_a_trace_does_not_hand_it_over(theirs: Theirs) -> None:
@@ -120,11 +119,11 @@ def test_whoever_wants_all_has_all(way: str, theirs: Theirs, traces: Recorder) -
 
 async def unheld(what: Any) -> None:
     """Waits for what another thread is to do."""
-    watch.release()
+    handover.release()
     try:
         assert await what
     finally:
-        assert watch.hold()
+        assert handover.hold()
 
 
 @pytest.mark.usefixtures("alone")
@@ -134,7 +133,7 @@ def test_where_the_thread_cannot_keep_up(theirs: Theirs) -> None:
         with span("a"):
             pass
     assert (len(handover.waiting), len(theirs.names)) == (MOST, 3)
-    watch.end()
+    handover.finish()
     assert len(theirs.names) == MOST + 3
 
 
@@ -147,7 +146,7 @@ def test_what_ends_meanwhile_goes_along(theirs: Theirs, traces: Recorder) -> Non
     with attached(here), span("later"):
         pass
     late.finish()
-    watch.end()
+    handover.finish()
     assert (sorted(theirs.names), theirs.chunks) == (["late", "later", "root"], [3])
     assert traces.tree() == "root\n  late\n  later"
 
@@ -170,10 +169,73 @@ def test_switched_off_since(theirs: Theirs) -> None:
         pass
     tracer.enabled = False
     try:
-        watch.end()
+        handover.finish()
     finally:
         tracer.enabled = True
     assert theirs.names == ["a", "below"]
+
+
+@pytest.mark.usefixtures("alone")
+def test_somebody_who_waits_for_ends(theirs: Theirs) -> None:
+    """The profiler, say: it is told where and when a span ends."""
+    from ddtrace.internal import core as events
+
+    core: Any = events
+
+    threads = []
+
+    def ended(_: DDSpan) -> None:
+        threads.append(threading.get_ident())
+
+    core.on("trace.span_finish", ended, "test")
+    try:
+        with span("a"):
+            pass
+    finally:
+        core.reset_listeners("trace.span_finish", ended)
+    assert threads == [threading.get_ident()]
+    assert theirs.names == ["a"]
+
+
+@pytest.mark.usefixtures("alone")
+def test_another_context_provider(theirs: Theirs) -> None:
+    """It looks for what has ended in the context where it ended."""
+    from ddtrace._trace.provider import DefaultContextProvider
+
+    before = tracer.context_provider
+    tracer.context_provider = DefaultContextProvider()
+    try:
+        with span("a"):
+            pass
+        assert theirs.names == ["a"]
+    finally:
+        tracer.context_provider = before
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_filter_that_flushes() -> None:
+    """It is called once a trace, never within itself."""
+    depths = []
+
+    class Flushing(Theirs):
+        depth = 0
+
+        def process_trace(self, trace: list[DDSpan]) -> list[DDSpan] | None:
+            self.depth += 1
+            depths.append(self.depth)
+            tracer.flush()  # type: ignore[no-untyped-call]
+            self.depth -= 1
+            return None
+
+    tracer.configure(trace_processors=[Flushing()])
+    try:
+        for _ in range(3):
+            with span("a"):
+                pass
+        handover.finish()
+    finally:
+        tracer.configure(trace_processors=[])
+    assert depths == [1, 1, 1]
 
 
 @pytest.mark.usefixtures("alone")
@@ -202,7 +264,7 @@ def test_a_writer_that_sends_each_trace(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(
-    "owner, name", [(tracer._span_aggregator, "writer"), (DDSpan, "_on_finish_callbacks")]
+    ("owner", "name"), [(tracer._span_aggregator, "writer"), (DDSpan, "_on_finish_callbacks")]
 )
 def test_without_its_doors(owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A later ddtrace may have them elsewhere: then whoever ends a trace hands it over."""
@@ -231,6 +293,24 @@ def test_without_the_thread(setting: str) -> None:
     """
     name, _, value = setting.partition("=")
     assert run(program, **{name: value}).splitlines() == ["['a'] True", "over"]
+
+
+def test_an_ended_trace_waits_for_no_setting() -> None:
+    """However long open traces are left alone (`ASYNCTRACE_PARTIAL_FLUSH_MS`)."""
+    program = """
+        import threading
+        from ddtrace.trace import TraceFilter, tracer
+        from asynctrace import span
+        came = threading.Event()
+        class Theirs(TraceFilter):
+            def process_trace(self, trace):
+                came.set()
+        tracer.configure(trace_processors=[Theirs()])
+        with span("a"):
+            pass
+        print(came.wait(10))
+    """
+    assert run(program, ASYNCTRACE_PARTIAL_FLUSH_MS="60000") == "True"
 
 
 def test_the_process_ends_at_once(sink: Sink) -> None:

@@ -15,6 +15,7 @@ from asynctrace import SpanContext, attached, current_span, shutdown, span
 from asynctrace._core import cancel, early, frames, process
 from asynctrace._core.api import Description, described
 from asynctrace._core.early import Watch, watch
+from asynctrace._core.handover import handover
 
 if TYPE_CHECKING:
     from asynctrace.testing import Recorder
@@ -117,7 +118,7 @@ def test_at_the_end_everything_may_fail(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_nobody_waits_for_whom_he_interrupted(monkeypatch: pytest.MonkeyPatch, traces: Recorder) -> None:
     """A signal's handler that can't have the lock takes nothing."""
-    monkeypatch.setattr(watch, "hold", lambda: False)
+    monkeypatch.setattr(handover, "hold", lambda: False)
     with span("request"):
         with span("query"):
             pass
@@ -143,7 +144,7 @@ def test_the_setting_of_early_delivery(
 def test_a_fork_that_cannot_be_prepared(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a fork none the less."""
     if what == "watch":
-        monkeypatch.setattr(watch, "hold", lambda: False)
+        monkeypatch.setattr(handover, "hold", lambda: False)
     else:
         monkeypatch.setattr(process, what, broken)
     if not (pid := os.fork()):

@@ -33,6 +33,7 @@ from asynctrace import (
 )
 from asynctrace._core import lean, segment
 from asynctrace._core.early import _cargo, watch
+from asynctrace._core.handover import handover
 from asynctrace._core.segment import buffers, late
 from asynctrace.queues import TracedQueue
 from tests.core.process import run
@@ -471,10 +472,10 @@ def test_late_spans_of_two_local_roots_leave_by_hundreds(flushed: Any) -> None:
         context, here = contextvars.copy_context(), SpanContext.current()
         with span("first"):
             pass
-    watch.end()
+    handover.finish()
     watch.wake()
     most = 0
-    assert watch.hold()
+    assert handover.hold()
     try:
         with attached(here), span("second"):
             pass
@@ -482,7 +483,7 @@ def test_late_spans_of_two_local_roots_leave_by_hundreds(flushed: Any) -> None:
             context.run(lambda: span("late").__enter__().finish())
             most = max(most, *(len(one.done) for one in late.values()))
     finally:
-        watch.release()
+        handover.release()
     assert most < 300
     assert flushed(1003) == ["first", *["late"] * 1000, "root", "second"]
 
@@ -596,7 +597,7 @@ def test_freed_without_the_garbage_collector() -> None:
             asked = tracer.current_span()
             gone = [weakref.ref(one) for one in (child, below)]
         del child, below, asked
-        watch.end()
+        handover.finish()
         assert [one() for one in gone] == [None, None]
     finally:
         gc.enable()

@@ -15,7 +15,7 @@ import uvloop
 from ddtrace.trace import tracer
 
 from asynctrace import SpanContext, atraced, attached, current_span, detached, isolated, span, spawn
-from asynctrace._core.early import watch
+from asynctrace._core.handover import handover
 from asynctrace.anyio import traced_stream
 from asynctrace.queues import TracedQueue
 
@@ -210,7 +210,7 @@ async def served(handle: Handler) -> list[Any]:
     await task
     del task
     await asyncio.sleep(0)
-    watch.end()  # its trace has left
+    handover.finish()  # its trace has left
     alive = [ref() for ref in refs if ref() is not None]
     world.over.set()
     for left in world.left:

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from asynctrace import current_span, span
-from asynctrace._core.early import watch
+from asynctrace._core.handover import handover
 from asynctrace._core.provider import top_entry
 from tests.queries.helpers import CONNECT, connected, queries
 
@@ -112,7 +112,7 @@ async def kept_after(work: Any) -> list[object]:
     await asyncio.create_task(request())
     for _ in range(3):
         await asyncio.sleep(0)
-    watch.end()  # its trace has left
+    handover.finish()  # its trace has left
     gc.collect()
     return [one() for one in alive]
 

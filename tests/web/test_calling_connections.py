@@ -18,7 +18,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.test_utils import TestServer
 
 from asynctrace import current_span, span, uninstall
-from asynctrace._core.early import watch
+from asynctrace._core.handover import handover
 from asynctrace._core.provider import top_entry
 from asynctrace.aiohttp import traced_session
 from asynctrace.aiohttp.client import connections
@@ -140,7 +140,7 @@ async def test_nothing_of_a_request_is_kept(peer: Peer, traces: Recorder) -> Non
         held = await asyncio.ensure_future(request())
         await asyncio.sleep(0)
         assert len(session.connector._conns) == 1  # type: ignore[union-attr]
-        watch.end()  # the trace has left
+        handover.finish()  # the trace has left
         gc.collect()
         assert [reference() for reference in held] == [None] * 3
     await call(traces)
