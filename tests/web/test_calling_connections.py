@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shutil
 import ssl
+import subprocess
 import tracemalloc
 import types
 import weakref
@@ -87,6 +89,51 @@ async def test_over_a_unix_socket(tmp_path: Path, traces: Recorder, seen: Any) -
     assert seen
     assert set(seen) == {(None, None)}
     assert any(one.tags.get("out.host") == "here" for one in traces.spans)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A file with key and certificate of 127.0.0.1."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here")
+    made = tmp_path / "tls.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=here -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*command.split(), "-keyout", made, "-out", made], check=True, capture_output=True)
+    return made
+
+
+async def test_over_tls(certificate: Path, traces: Recorder, seen: Any) -> None:
+    """The same there, and the handshake is done by nobody: two protocols are between the socket and aiohttp's."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    mine.set(Value())
+    shaken: list[Any] = []
+
+    class Shaken(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            shaken.append((current_span(), mine.get()))
+            super().do_handshake()
+
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    trusting.sslobject_class = Shaken
+
+    async def hello(_: web.Request) -> web.Response:
+        return web.Response(text="hello")
+
+    app = web.Application()
+    app.router.add_get("/", hello)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    url = f"https://127.0.0.1:{runner.addresses[0][1]}/"
+    async with aiohttp.ClientSession() as session:
+        with span("opener"):
+            (await session.get(url, ssl=trusting)).release()
+        (await session.get(url, ssl=trusting)).release()
+    await runner.cleanup()
+    assert seen
+    assert set(seen) == set(shaken) == {(None, None)}
+    await calls(traces, 2)
 
 
 async def test_a_name_resolved_in_a_task_of_aiohttps(traces: Recorder, peer: Peer) -> None:
