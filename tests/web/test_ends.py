@@ -7,13 +7,15 @@ import functools
 import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import ddtrace
 import pytest
 from aiohttp import web
+from ddtrace.trace import tracer
 
-from asynctrace import UsageError, install, span, traced_app
+from asynctrace import UsageError, _app, install, span, traced_app
 from tests.web.helpers import GET, app_with, ask, at, connection, hello, served
 
 if TYPE_CHECKING:
@@ -235,3 +237,26 @@ async def test_traced_before_and_after_install(serve: Any, traces: Recorder) -> 
     install()
     await ask(await serve(traced_app(lambda: app)()))
     await served(traces)
+
+
+@pytest.mark.parametrize("kind", ["application", "program"])
+async def test_an_agent_that_never_answers(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end waits for it so long and no longer."""
+    answers = threading.Event()
+    monkeypatch.setattr(tracer, "flush", answers.wait)
+    monkeypatch.setattr(_app, "FLUSH_SECONDS", 0.1)
+    try:
+        if kind == "program":
+
+            async def main() -> str:
+                with span("work"):
+                    return "done"
+
+            assert await traced_app(main)() == "done"
+        else:
+            runner = web.AppRunner(traced_app(plain)("/"))
+            await runner.setup()
+            await runner.cleanup()
+        assert not answers.is_set()
+    finally:
+        answers.set()
