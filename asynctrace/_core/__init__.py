@@ -10,7 +10,7 @@
 - `span`, `begin`, `off`: the `Span` handle, how it begins, and what takes its place while tracing is off
 - `segment`: where spans wait that ddtrace knows nothing of yet; `record`: how they become ddtrace's
 - `lean`: where there must be none of these
-- `values`, `naming`: names and tags fit for the wire, and named as ddtrace does
+- `values`, `naming`: names and tags fit for the wire, and named as ddtrace does; `tags`: many of them set at once
 - `threads`: work given to thread pools
 - `outcome`, `failure`: what an exception that leaves a span means, and what is recorded of it
 - `cancel`: who cancelled
