@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from asynctrace._core.outcome import ERROR
 from asynctrace._core.provider import provider
+from asynctrace._core.tags import tag
 from asynctrace._core.tracer import tracer
+from asynctrace._core.values import text
 from asynctrace.aiohttp.client.body import tell_outcome
-from asynctrace.aiohttp.client.describe import ATTEMPTS, REASON, REDIRECTS, STATUS
+from asynctrace.aiohttp.client.describe import ATTEMPTS, REDIRECTS, describe_answer
 from asynctrace.aiohttp.client.settings import settings
 from asynctrace.aiohttp.client.waits import BODY, TTFB, Waits
 from asynctrace.aiohttp.header_tags import tags_from
@@ -48,8 +50,9 @@ class Call:
 
     def goes_out(self, headers: Any) -> None:
         """A request is about to be sent: its headers, which are aiohttp's own copy, name this call."""
+        if self.sent:
+            self.waits.enter(None)
         self.sent += 1
-        self.waits.enter(None)
         self.write(headers)
         if settings.headers.request:
             self._tag_headers(headers, settings.headers.request)
@@ -65,16 +68,16 @@ class Call:
 
     def answered(self, response: Any) -> None:
         """The answer's headers are there, and the caller has them."""
-        self.waits.enter(None)
+        status: int = response.status
+        self.waits.enter(None if status == SWITCHED else BODY)
         self.span.step_aside()
         try:
-            self._record_status(response.status, response.reason, response.history)
+            self._record_status(status, response.reason, response.history)
             if settings.headers.response:
                 self._tag_headers(response.headers, settings.headers.response)
-            if response.status == SWITCHED:
+            if status == SWITCHED:
                 self.end()
                 return
-            self.waits.enter(BODY)
             connection = response.connection
             if connection is None:  # the body has come with the headers
                 self.end()
@@ -92,7 +95,8 @@ class Call:
         try:
             status = getattr(exc, "status", None)  # of an answer that aiohttp was asked to raise
             if isinstance(status, int) and status:
-                self._record_status(status, getattr(exc, "message", None), getattr(exc, "history", ()))
+                message = getattr(exc, "message", None)  # of an exception of the user's anything
+                self._record_status(int(status), message and text(message), getattr(exc, "history", ()))
             self.span.set_error(exc)
         except Exception:
             log.debug("the outcome of a call could not be told", exc_info=True)
@@ -100,9 +104,7 @@ class Call:
 
     def _record_status(self, status: int, reason: str | None, history: Any) -> None:
         span = self.span
-        span.set_tag(STATUS, str(status))  # text, as Datadog's search wants it
-        if reason:
-            span.set_tag(REASON, reason)
+        tag(span, describe_answer(status, reason))
         if history:
             span.set_tag(REDIRECTS, len(history))
         if status in settings.errors:
@@ -123,7 +125,7 @@ class Call:
     def end(self) -> None:
         """Nothing more comes."""
         self.over = True
-        self.waits.tell(self.span)
+        tag(self.span, self.waits.told())
         if self.sent > 1:
             self.span.set_tag(ATTEMPTS, self.sent)
         self.span.finish()

@@ -12,12 +12,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from asynctrace._core.cancel import SERVER_SHUTDOWN, SOURCE_TAG
-from asynctrace._core.context import ROOT, SpanContext
+from asynctrace._core.context import ROOT
 from asynctrace._core.off import OFF
 from asynctrace._core.outcome import CANCELLED, DISCONNECTED, ERROR
 from asynctrace._core.span import Span
 from asynctrace.aiohttp.header_tags import tags_from
 from asynctrace.aiohttp.server.describe import ROUTE, STATUS, TORN, describe_closing, describe_request
+from asynctrace.aiohttp.server.headers import context_in, known
 from asynctrace.aiohttp.switch import SERVE
 
 if TYPE_CHECKING:
@@ -85,8 +86,9 @@ class Exchange:
     def begin(self, request: Any, options: Options) -> None:
         """The application has the request. Never raises."""
         try:
-            context = SpanContext.extract(request.headers)
-            resource, tags = describe_request(request, options)
+            names = known(tuple(request.headers))
+            context = context_in(request.headers, names)
+            resource, tags = describe_request(request, options, names)
             self.options, self.bare = options, None if ROUTE in tags else resource
             parent = context if options.trusts else ROOT
             self.span = Span(SERVE, parent, resource, options.service, "web", tags).open()
