@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asynctrace._core.outcome import ERROR
+from asynctrace._core.outgoing import write
 from asynctrace._core.provider import provider
 from asynctrace._core.tags import tag
 from asynctrace._core.tracer import tracer
@@ -60,7 +61,7 @@ class Call:
     def write(self, headers: Any) -> None:
         """Put the trace headers of this call into these, which are nobody's."""
         if settings.propagates:
-            self.span.context.inject(headers)
+            write(self.span, headers)
 
     def connected(self) -> None:
         """It has a connection."""
