@@ -20,13 +20,14 @@ from asynctrace._core.values import text
 from asynctrace.aiohttp.client.body import tell_outcome
 from asynctrace.aiohttp.client.describe import ATTEMPTS, REDIRECTS, describe_answer
 from asynctrace.aiohttp.client.settings import settings
-from asynctrace.aiohttp.client.waits import BODY, TTFB, Waits
+from asynctrace.aiohttp.client.waits import BODY, Waits
 from asynctrace.aiohttp.header_tags import tags_from
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from asynctrace._core.span import Span
+    from asynctrace._core.values import Fit
     from asynctrace.aiohttp.header_tags import Wanted
 
     Response = TypeVar("Response")
@@ -40,13 +41,14 @@ SWITCHED = 101
 class Call:
     """One call, or (`attempts.py`) one request of those that its middlewares send."""
 
-    __slots__ = ("_content", "over", "sent", "span", "waits")
+    __slots__ = ("_answer", "_content", "over", "sent", "span", "waits")
 
     def __init__(self, span: Span) -> None:
         self.span = span.open(activate=tracer.context_provider is provider)
         self.waits = Waits()
         self.sent = 0
         self.over = False
+        self._answer: Fit | None = None  # its tags, once it is there
         self._content: Any = None
 
     def goes_out(self, headers: Any) -> None:
@@ -62,10 +64,6 @@ class Call:
         """Put the trace headers of this call into these, which are nobody's."""
         if settings.propagates:
             write(self.span, headers)
-
-    def connected(self) -> None:
-        """It has a connection."""
-        self.waits.enter(TTFB)
 
     def answered(self, response: Any) -> None:
         """The answer's headers are there, and the caller has them."""
@@ -104,12 +102,11 @@ class Call:
         self.end()
 
     def _record_status(self, status: int, reason: str | None, history: Any) -> None:
-        span = self.span
-        tag(span, describe_answer(status, reason))
+        self._answer = describe_answer(status, reason)
         if history:
-            span.set_tag(REDIRECTS, len(history))
+            self.span.set_tag(REDIRECTS, len(history))
         if status in settings.errors:
-            span.set_outcome(ERROR)
+            self.span.set_outcome(ERROR)
 
     def _tag_headers(self, headers: Any, wanted: Wanted) -> None:
         for key, value in tags_from(headers, wanted).items():
@@ -126,7 +123,10 @@ class Call:
     def end(self) -> None:
         """Nothing more comes."""
         self.over = True
-        tag(self.span, self.waits.told())
+        tags = self.waits.told()
+        if self._answer is not None:
+            tags.update(self._answer)
+        tag(self.span, tags)
         if self.sent > 1:
             self.span.set_tag(ATTEMPTS, self.sent)
         self.span.finish()

@@ -78,7 +78,7 @@ def traced(request: Request) -> Request:
 
     @functools.wraps(request)
     async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not patches or _is_by_hand(self):
+        if not patches.are_on or REQUEST in self.__dict__:
             return await request(self, *args, **kwargs)
         return await _called(self, request, args, kwargs)
 

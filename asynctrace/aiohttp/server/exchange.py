@@ -16,8 +16,15 @@ from asynctrace._core.context import ROOT
 from asynctrace._core.off import OFF
 from asynctrace._core.outcome import CANCELLED, DISCONNECTED, ERROR
 from asynctrace._core.span import Span
+from asynctrace._core.tags import tag
 from asynctrace.aiohttp.header_tags import tags_from
-from asynctrace.aiohttp.server.describe import ROUTE, STATUS, TORN, describe_closing, describe_request
+from asynctrace.aiohttp.server.describe import (
+    ROUTE,
+    TORN,
+    describe_closing,
+    describe_request,
+    described_status,
+)
 from asynctrace.aiohttp.server.headers import context_in, known
 from asynctrace.aiohttp.switch import SERVE
 
@@ -159,8 +166,8 @@ class Exchange:
             elif status in self.options.errors:
                 self.span.set_outcome(ERROR)
         if self.options.headers.response:
-            for tag, value in tags_from(response.headers, self.options.headers.response).items():
-                self.span.set_tag(tag, value)
+            for name, value in tags_from(response.headers, self.options.headers.response).items():
+                self.span.set_tag(name, value)
 
     def _cut_short(self, request: Any) -> None:
         if self._is_server_gone(request):
@@ -170,7 +177,7 @@ class Exchange:
             self.span.set_outcome(DISCONNECTED)
 
     def _say_status(self, status: int) -> None:
-        self.span.set_tag(STATUS, str(status))  # text, as Datadog's search wants it
+        tag(self.span, described_status(status))
         if self.bare is not None and self.span.resource == self.bare:
             self.span.resource = f"{self.bare} {status}"
 
@@ -193,7 +200,8 @@ class Exchange:
         self.abandoned(request, exc)
 
     def _end(self) -> None:
-        self.let_go_of_message()
+        if self.message is not None:
+            self.let_go_of_message()
         self.span.finish()
 
     # -- of a WebSocket
