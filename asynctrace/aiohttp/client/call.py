@@ -123,7 +123,8 @@ class Call:
     def end(self) -> None:
         """Nothing more comes."""
         self.over = True
-        tags = self.waits.told()
+        self.waits.enter(None)
+        tags = self.waits.figures
         if self._answer is not None:
             tags.update(self._answer)
         tag(self.span, tags)

@@ -50,7 +50,8 @@ class Waits(Trace):
     """What aiohttp's own are given one by one: here once for all."""
 
     def __init__(self) -> None:
-        self._figures: dict[str, int] = {}
+        self.figures = Fit()
+        """Of each station, in ms: tags of the call's span."""
         self._at: str | None = None
         self._since = 0
 
@@ -58,13 +59,8 @@ class Waits(Trace):
         """What was waited for is there; the next wait begins."""
         now = perf_counter_ns()
         if (at := self._at) is not None:
-            self._figures[at] = self._figures.get(at, 0) + now - self._since
+            self.figures[at] = self.figures.get(at, 0.0) + (now - self._since) / 1e6
         self._at, self._since = station, now
-
-    def told(self) -> Fit:
-        """It is over: the figures as tags, in ms."""
-        self.enter(None)
-        return Fit([(station, waited / 1e6) for station, waited in self._figures.items()])
 
     async def send_connection_queued_start(self) -> None:
         """A free connection is waited for."""
