@@ -20,6 +20,8 @@ class Patches:
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
+        self.are_on = False
+        """What `bool()` says, for those who ask at every request."""
 
     def wrap(
         self,
@@ -48,14 +50,16 @@ class Patches:
                 setattr(owner, name, before)
 
         self._undo.append(undo)
+        self.are_on = True
 
     def undo(self) -> None:
         """Take them off, last one first."""
         while self._undo:
             self._undo.pop()()
+        self.are_on = False
 
     def __bool__(self) -> bool:
-        return bool(self._undo)
+        return self.are_on
 
 
 class LogIntegration:

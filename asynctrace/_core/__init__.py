@@ -5,12 +5,12 @@
 - `received`: what a consumer took from a queue or stream, and what of its work belongs to whom
 - `awaited`: the place of a span to come, kept where it is asked for
 - `carrier`, `plain`: headers made safe for ddtrace's propagator; those that Datadog's tracers write, without it
-- `context`: `SpanContext`, how work crosses a gap
+- `context`: `SpanContext`, how work crosses a gap; `outgoing`: its headers, written by clients at a glance
 - `api`: `span()`, `start_span()`, `current_span()`, `trace_id()`
 - `span`, `begin`, `off`: the `Span` handle, how it begins, and what takes its place while tracing is off
 - `segment`: where spans wait that ddtrace knows nothing of yet; `record`: how they become ddtrace's
 - `lean`: where there must be none of these
-- `values`, `naming`: names and tags fit for the wire, and named as ddtrace does
+- `values`, `naming`: names and tags fit for the wire, and named as ddtrace does; `tags`: many of them set at once
 - `threads`: work given to thread pools
 - `outcome`, `failure`: what an exception that leaves a span means, and what is recorded of it
 - `cancel`: who cancelled

@@ -25,6 +25,8 @@ WRITTEN = frozenset(
     }
 )
 
+_LOWER = (1 << 64) - 1
+
 _WRITTEN = re.compile(
     r"(00-([0-9a-f]{16})([0-9a-f]{16})-([0-9a-f]{16})-[0-9a-f]{2}) "
     r"(-1|[012]) "
@@ -45,28 +47,26 @@ def plain_context(headers: dict[Any, Any]) -> Context | None:
     if (match := _WRITTEN.fullmatch(said)) is None:
         return None
     traceparent, upper, lower, span, priority, decision, rate, tracestate = match.groups()
-    trace_id, span_id = int(lower, 16), int(span, 16)
+    trace_id, span_id = int(upper + lower, 16), int(span, 16)
     if (
-        get("x-datadog-trace-id") != str(trace_id)
+        get("x-datadog-trace-id") != str(trace_id & _LOWER)
         or get("x-datadog-parent-id") != str(span_id)
         or not span_id
     ):
         return None
-    if any(map(is_trace_header, headers.keys() - WRITTEN)):
+    if len(headers) > len(WRITTEN) and any(map(is_trace_header, headers.keys() - WRITTEN)):
         return None
     meta = {"_dd.p.dm": decision}
     if rate is not None:
         meta["_dd.p.ksr"] = rate
     meta["_dd.p.tid"], meta["traceparent"], meta["tracestate"] = upper, traceparent, tracestate
     return Context(
-        trace_id=(int(upper, 16) << 64) | trace_id,
+        trace_id=trace_id,
         span_id=span_id,
         sampling_priority=int(priority),
         meta=meta,
     )
 
-
-_LOWER = (1 << 64) - 1
 
 _PASSED_ON = re.compile(
     r"(?:_dd\.p\.(?:dm=-[0-9]{1,2}|tid=[0-9a-f]{16}|ksr=[0-9.]{1,8}),)+"
@@ -96,9 +96,12 @@ _MOST = 500
 """Of so many traces it is remembered: a request asks several services, and publishes."""
 
 
-def plain_headers(context: Context) -> dict[str, str] | None:
-    """The headers that say this context, of a span of ours in a trace that is sampled or not, where they are plain."""
-    trace_id, span_id, priority = context.trace_id, context.span_id, context.sampling_priority
+def plain_headers(context: Context, span_id: int | None = None) -> dict[str, str] | None:
+    """The headers that say this context, of a span of ours in a trace that is sampled or not, where they are plain.
+
+    `span_id`: of another span of the same trace, whose context differs in nothing else.
+    """
+    trace_id, priority, span_id = context.trace_id, context.sampling_priority, span_id or context.span_id
     if not trace_id or not span_id or priority not in PRIORITIES or (said := passed_on(context)) is None:
         return None
     trace = _recent.get(trace_id)

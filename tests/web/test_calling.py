@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -192,6 +193,27 @@ async def test_the_status_says_whether_it_is_an_error(
     for one in await calls(traces, 1 + error):
         assert (one.tags["http.status_code"], one.tags["http.status_msg"]) == (str(status), "Why")
         assert (one.error, one.outcome) == (error, "error" if error else "ok")
+
+
+@pytest.mark.parametrize("message", [{"code": "gone"}, ["gone"], b"gone", None, "gone"])
+async def test_an_exception_with_a_status(peer: Peer, traces: Recorder, message: object) -> None:
+    """One of the user's, raised for an answer: its status is the call's, whatever else it says."""
+
+    class Gone(Exception):
+        status = HTTPStatus.GONE
+
+        def __init__(self) -> None:
+            self.message = message
+
+    async def refuse(_: aiohttp.ClientResponse) -> None:
+        raise Gone
+
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(Gone):
+            await session.get(peer.url(), raise_for_status=refuse)
+    one = await call(traces)
+    assert (one.tags["http.status_code"], one.error) == ("410", 1)
+    assert one.tags["error.type"].endswith("Gone")
 
 
 async def test_a_call_that_gets_no_answer(peer: Peer, traces: Recorder, unused_tcp_port: int) -> None:

@@ -12,18 +12,22 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asynctrace._core.outcome import ERROR
+from asynctrace._core.outgoing import write
 from asynctrace._core.provider import provider
+from asynctrace._core.tags import tag
 from asynctrace._core.tracer import tracer
+from asynctrace._core.values import text
 from asynctrace.aiohttp.client.body import tell_outcome
-from asynctrace.aiohttp.client.describe import ATTEMPTS, REASON, REDIRECTS, STATUS
+from asynctrace.aiohttp.client.describe import ATTEMPTS, REDIRECTS, describe_answer
 from asynctrace.aiohttp.client.settings import settings
-from asynctrace.aiohttp.client.waits import BODY, TTFB, Waits
+from asynctrace.aiohttp.client.waits import BODY, Waits
 from asynctrace.aiohttp.header_tags import tags_from
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from asynctrace._core.span import Span
+    from asynctrace._core.values import Fit
     from asynctrace.aiohttp.header_tags import Wanted
 
     Response = TypeVar("Response")
@@ -37,19 +41,21 @@ SWITCHED = 101
 class Call:
     """One call, or (`attempts.py`) one request of those that its middlewares send."""
 
-    __slots__ = ("_content", "over", "sent", "span", "waits")
+    __slots__ = ("_answer", "_content", "over", "sent", "span", "waits")
 
     def __init__(self, span: Span) -> None:
         self.span = span.open(activate=tracer.context_provider is provider)
         self.waits = Waits()
         self.sent = 0
         self.over = False
+        self._answer: Fit | None = None  # its tags, once it is there
         self._content: Any = None
 
     def goes_out(self, headers: Any) -> None:
         """A request is about to be sent: its headers, which are aiohttp's own copy, name this call."""
+        if self.sent:
+            self.waits.enter(None)
         self.sent += 1
-        self.waits.enter(None)
         self.write(headers)
         if settings.headers.request:
             self._tag_headers(headers, settings.headers.request)
@@ -57,24 +63,20 @@ class Call:
     def write(self, headers: Any) -> None:
         """Put the trace headers of this call into these, which are nobody's."""
         if settings.propagates:
-            self.span.context.inject(headers)
-
-    def connected(self) -> None:
-        """It has a connection."""
-        self.waits.enter(TTFB)
+            write(self.span, headers)
 
     def answered(self, response: Any) -> None:
         """The answer's headers are there, and the caller has them."""
-        self.waits.enter(None)
+        status: int = response.status
+        self.waits.enter(None if status == SWITCHED else BODY)
         self.span.step_aside()
         try:
-            self._record_status(response.status, response.reason, response.history)
+            self._record_status(status, response.reason, response.history)
             if settings.headers.response:
                 self._tag_headers(response.headers, settings.headers.response)
-            if response.status == SWITCHED:
+            if status == SWITCHED:
                 self.end()
                 return
-            self.waits.enter(BODY)
             connection = response.connection
             if connection is None:  # the body has come with the headers
                 self.end()
@@ -92,21 +94,19 @@ class Call:
         try:
             status = getattr(exc, "status", None)  # of an answer that aiohttp was asked to raise
             if isinstance(status, int) and status:
-                self._record_status(status, getattr(exc, "message", None), getattr(exc, "history", ()))
+                message = getattr(exc, "message", None)  # of an exception of the user's anything
+                self._record_status(int(status), message and text(message), getattr(exc, "history", ()))
             self.span.set_error(exc)
         except Exception:
             log.debug("the outcome of a call could not be told", exc_info=True)
         self.end()
 
     def _record_status(self, status: int, reason: str | None, history: Any) -> None:
-        span = self.span
-        span.set_tag(STATUS, str(status))  # text, as Datadog's search wants it
-        if reason:
-            span.set_tag(REASON, reason)
+        self._answer = describe_answer(status, reason)
         if history:
-            span.set_tag(REDIRECTS, len(history))
+            self.span.set_tag(REDIRECTS, len(history))
         if status in settings.errors:
-            span.set_outcome(ERROR)
+            self.span.set_outcome(ERROR)
 
     def _tag_headers(self, headers: Any, wanted: Wanted) -> None:
         for key, value in tags_from(headers, wanted).items():
@@ -123,7 +123,11 @@ class Call:
     def end(self) -> None:
         """Nothing more comes."""
         self.over = True
-        self.waits.tell(self.span)
+        self.waits.enter(None)
+        tags = self.waits.figures
+        if self._answer is not None:
+            tags.update(self._answer)
+        tag(self.span, tags)
         if self.sent > 1:
             self.span.set_tag(ATTEMPTS, self.sent)
         self.span.finish()

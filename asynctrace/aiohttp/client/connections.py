@@ -19,7 +19,7 @@ from aiohttp import connector, helpers
 
 from asynctrace._patching import Patches
 from asynctrace.aiohttp.client.call import calling
-from asynctrace.aiohttp.client.waits import IS_TOLD
+from asynctrace.aiohttp.client.waits import IS_TOLD, TTFB
 from asynctrace.aiohttp.switch import patches
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def sending(connect: Connect) -> Connect:
         except Exception:
             log.debug("a request goes without trace headers", exc_info=True)
         connection = await connect(self, req, *args, **kwargs)
-        call.connected()
+        call.waits.enter(TTFB)
         return connection
 
     return method

@@ -44,26 +44,50 @@ def _towards(method: str, host: str | None, port: int | None) -> Fit:
     return Fit(fit(*one) for one in tags.items())
 
 
+Described = tuple[str, "str | None", Fit]
+"""Resource, host and tags."""
+
+
 @lru_cache(maxsize=500)
-def _described(method: str, url: URL) -> tuple[str, Fit]:
-    """Resource and tags: programs ask the same of the same again and again."""
+def _described(method: str, url: URL) -> Described:
+    """Programs ask the same of the same again and again. Resource: as ddtrace has it for other clients."""
     tags = Fit(_towards(method, url.host, url.port))
     tags["http.url"] = text(told(str(url), settings.tell_query))
-    return text(f"{method} {url.path}"), tags
+    return text(f"{method} {url.path}"), url.host, tags
+
+
+@lru_cache(maxsize=500)
+def _asked(method: str, url: str, base: URL | None) -> Described:
+    """The same, found without a URL being made."""
+    return _described(method.upper(), _joined(URL(url), base))
+
+
+def _joined(url: URL, base: URL | None) -> URL:
+    return url if base is None or url.absolute else base.join(url)
 
 
 def describe_request(name: str, method: str, url: URL) -> Span:
-    """The (unopened) span of a request sent. Resource: method and path, as ddtrace has it for other clients."""
-    resource, tags = _described(method, url)
-    service = url.host if settings.split_by_domain else settings.service
-    return Span(name, None, resource, service, "http", tags)
+    """The (unopened) span of a request sent."""
+    return _span(name, *_described(method, url))
+
+
+def _span(name: str, resource: str, host: str | None, tags: Fit) -> Span:
+    return Span(name, None, resource, host if settings.split_by_domain else settings.service, "http", tags)
 
 
 def describe_call(session: Any, method: str, url: Any, params: Any) -> Span:
     """The (unopened) span of a call: what `session.request(method, url, params=params)` was asked."""
-    url = URL(url)
-    if not url.absolute and (base := getattr(session, "_base_url", None)) is not None:
-        url = base.join(url)
-    if params:
-        url = url.update_query(params)
-    return describe_request(SEND, method.upper(), url)
+    base = getattr(session, "_base_url", None)
+    if type(url) is str and not params:
+        return _span(SEND, *_asked(method, url, base))
+    url = _joined(URL(url), base)
+    return describe_request(SEND, method.upper(), url.update_query(params) if params else url)
+
+
+@lru_cache(maxsize=100)
+def describe_answer(status: int, reason: str | None) -> Fit:
+    """The tags of an answer with this status line."""
+    tags = Fit({STATUS: str(status)})  # text, as Datadog's search wants it
+    if reason:
+        tags[REASON] = text(reason)
+    return tags

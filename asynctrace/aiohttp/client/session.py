@@ -62,7 +62,11 @@ class _ByHand:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Awaitable[Any]:
         session = self._session()
-        return _called(session, getattr(type(session), REQUEST), args, kwargs)
+        return _by_hand(session, args, kwargs)
+
+
+async def _by_hand(session: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return await _called(session, getattr(type(session), REQUEST), args, kwargs)
 
 
 def _is_by_hand(session: Any) -> bool:
@@ -74,16 +78,17 @@ def traced(request: Request) -> Request:
 
     @functools.wraps(request)
     async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not patches or _is_by_hand(self):
+        if not patches.are_on or REQUEST in self.__dict__:
             return await request(self, *args, **kwargs)
         return await _called(self, request, args, kwargs)
 
     return method
 
 
-async def _called(session: Any, request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _called(session: Any, request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
+    """A call that begins here; to be awaited at once."""
     if not tracer.enabled or _aiohttp.get("_datadog_patch"):  # one span a call, not two
-        return await request(session, *args, **kwargs)
+        return request(session, *args, **kwargs)
     try:
         method, url = args
         call = Call(describe_call(session, method, url, kwargs.get("params")))
@@ -93,5 +98,5 @@ async def _called(session: Any, request: Request, args: tuple[Any, ...], kwargs:
             call.write(headers)
     except Exception:
         log.debug("a call goes untraced", exc_info=True)
-        return await request(session, *args, **kwargs)
-    return await made(call, request(session, *args, **kwargs))
+        return request(session, *args, **kwargs)
+    return made(call, request(session, *args, **kwargs))

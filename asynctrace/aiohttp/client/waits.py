@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp import tracing
 
+from asynctrace._core.values import Fit
+
 if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
-    from asynctrace._core.span import Span
 else:
     Trace = getattr(tracing, "Trace", object)
 
@@ -36,6 +37,7 @@ BODY = "http.client.body_ms"
 
 _NO_HOOKS = aiohttp.TraceConfig()
 _NO_HOOKS.freeze()
+_NOBODYS: Any = None
 
 
 class Waits(Trace):
@@ -44,10 +46,12 @@ class Waits(Trace):
     It is told by the connector, as aiohttp's own tracing is; what else that may come to be told does nothing here.
     """
 
+    _trace_config, _trace_config_ctx, _session = _NO_HOOKS, _NOBODYS, _NOBODYS
+    """What aiohttp's own are given one by one: here once for all."""
+
     def __init__(self) -> None:
-        if IS_TOLD:
-            super().__init__(None, _NO_HOOKS, None)  # type: ignore[arg-type]
-        self._figures: dict[str, int] = {}
+        self.figures = Fit()
+        """Of each station, in ms: tags of the call's span."""
         self._at: str | None = None
         self._since = 0
 
@@ -55,14 +59,8 @@ class Waits(Trace):
         """What was waited for is there; the next wait begins."""
         now = perf_counter_ns()
         if (at := self._at) is not None:
-            self._figures[at] = self._figures.get(at, 0) + now - self._since
+            self.figures[at] = self.figures.get(at, 0.0) + (now - self._since) / 1e6
         self._at, self._since = station, now
-
-    def tell(self, span: Span) -> None:
-        """Put the figures on the span, in ms."""
-        self.enter(None)
-        for station, waited in self._figures.items():
-            span.set_tag(station, waited / 1e6)
 
     async def send_connection_queued_start(self) -> None:
         """A free connection is waited for."""

@@ -4,6 +4,7 @@ The doors are a new-style middleware, first in the application, and the connecti
 
 | room | job |
 |---|---|
+| `headers` | which headers are read, and the context in them |
 | `describe` | names, resources and tags, from aiohttp's request |
 | `client_ip` | who asks, behind proxies |
 | `exchange` | a request and its response: the span, from begin to outcome |

@@ -9,10 +9,12 @@ from urllib.parse import urlsplit
 from asynctrace._core.values import MEASURED, Fit, text
 from asynctrace.aiohttp.header_tags import tags_from
 from asynctrace.aiohttp.server.client_ip import client_ip
+from asynctrace.aiohttp.server.headers import REFERRER
 from asynctrace.aiohttp.url import told
 
 if TYPE_CHECKING:
     from asynctrace._core.span import Span
+    from asynctrace.aiohttp.server.headers import Known
     from asynctrace.aiohttp.server.options import Options
 
 STATUS = "http.status_code"
@@ -26,9 +28,6 @@ OTHER = "_OTHER"
 
 TORN = 1006
 """The close code of a WebSocket that ended without being closed."""
-
-_SCANS = ("x-datadog-endpoint-scan", "x-datadog-security-test")
-"""Headers of Datadog's own that ddtrace always records."""
 
 
 def route_of(request: Any) -> str | None:
@@ -49,23 +48,26 @@ def described_route(method: str, template: str | None) -> tuple[str, Fit]:
     return text(f"{name} {template}"), tags
 
 
-def describe_request(request: Any, options: Options) -> tuple[str, Fit]:
+def describe_request(request: Any, options: Options, known: Known) -> tuple[str, Fit]:
     """Resource and tags of this one."""
     resource, common = described_route(request.method, route_of(request))
-    tags, get = Fit(common), request.headers.get
+    tags, headers = Fit(common), request.headers
     tags["http.url"] = text(told(url_of(request), options.query))
-    if (agent := get("User-Agent")) is not None:
-        tags["http.useragent"] = text(agent)
-    if (referrer := get("Referer")) is not None and (host := _host_in(referrer)):
+    for name, tag in known.tags:
+        tags[tag] = text(headers[name])
+    if known.refers and (host := _host_in(headers[REFERRER])):
         tags["http.referrer_hostname"] = text(host)
-    for name in _SCANS:
-        if (value := get(name)) is not None:
-            tags[f"http.request.headers.{name}"] = text(value)
     if options.headers.request:
-        tags.update(tags_from(request.headers, options.headers.request))
+        tags.update(tags_from(headers, options.headers.request))
     if options.client_ip:
         _say_client(tags, request, options)
     return resource, tags
+
+
+@lru_cache(maxsize=100)
+def described_status(status: int) -> Fit:
+    """The tag of a response's status: text, as Datadog's search wants it."""
+    return Fit({STATUS: str(int(status))})
 
 
 def url_of(request: Any) -> str:

@@ -12,12 +12,20 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from asynctrace._core.cancel import SERVER_SHUTDOWN, SOURCE_TAG
-from asynctrace._core.context import ROOT, SpanContext
+from asynctrace._core.context import ROOT
 from asynctrace._core.off import OFF
 from asynctrace._core.outcome import CANCELLED, DISCONNECTED, ERROR
 from asynctrace._core.span import Span
+from asynctrace._core.tags import tag
 from asynctrace.aiohttp.header_tags import tags_from
-from asynctrace.aiohttp.server.describe import ROUTE, STATUS, TORN, describe_closing, describe_request
+from asynctrace.aiohttp.server.describe import (
+    ROUTE,
+    TORN,
+    describe_closing,
+    describe_request,
+    described_status,
+)
+from asynctrace.aiohttp.server.headers import context_in, known
 from asynctrace.aiohttp.switch import SERVE
 
 if TYPE_CHECKING:
@@ -85,8 +93,9 @@ class Exchange:
     def begin(self, request: Any, options: Options) -> None:
         """The application has the request. Never raises."""
         try:
-            context = SpanContext.extract(request.headers)
-            resource, tags = describe_request(request, options)
+            names = known(tuple(request.headers))
+            context = context_in(request.headers, names)
+            resource, tags = describe_request(request, options, names)
             self.options, self.bare = options, None if ROUTE in tags else resource
             parent = context if options.trusts else ROOT
             self.span = Span(SERVE, parent, resource, options.service, "web", tags).open()
@@ -157,8 +166,8 @@ class Exchange:
             elif status in self.options.errors:
                 self.span.set_outcome(ERROR)
         if self.options.headers.response:
-            for tag, value in tags_from(response.headers, self.options.headers.response).items():
-                self.span.set_tag(tag, value)
+            for name, value in tags_from(response.headers, self.options.headers.response).items():
+                self.span.set_tag(name, value)
 
     def _cut_short(self, request: Any) -> None:
         if self._is_server_gone(request):
@@ -168,7 +177,7 @@ class Exchange:
             self.span.set_outcome(DISCONNECTED)
 
     def _say_status(self, status: int) -> None:
-        self.span.set_tag(STATUS, str(status))  # text, as Datadog's search wants it
+        tag(self.span, described_status(status))
         if self.bare is not None and self.span.resource == self.bare:
             self.span.resource = f"{self.bare} {status}"
 
@@ -191,7 +200,8 @@ class Exchange:
         self.abandoned(request, exc)
 
     def _end(self) -> None:
-        self.let_go_of_message()
+        if self.message is not None:
+            self.let_go_of_message()
         self.span.finish()
 
     # -- of a WebSocket

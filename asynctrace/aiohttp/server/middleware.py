@@ -30,10 +30,11 @@ def middleware(options: Options, *, by_hand: bool) -> Any:
 
     @web.middleware
     async def traced(request: web.Request, handler: Handler) -> web.StreamResponse:
-        exchange = exchange_of(request)
-        if exchange is None:
+        try:
+            exchange = request[storage]
+        except KeyError:
             request[storage] = exchange = Exchange(watched=False)
-        if exchange.begun or not tracer.enabled or not (by_hand or patches):
+        if exchange.begun or not tracer.enabled or not (by_hand or patches.are_on):
             return await handler(request)
         exchange.begun = True
         if untraced is not None and untraced(request.path):
