@@ -52,8 +52,9 @@ def plain_context(headers: dict[Any, Any]) -> Context | None:
         or not span_id
     ):
         return None
-    if any(map(is_trace_header, headers.keys() - WRITTEN)):
-        return None
+    for key in headers:
+        if key not in WRITTEN and is_trace_header(key):
+            return None
     meta = {"_dd.p.dm": decision}
     if rate is not None:
         meta["_dd.p.ksr"] = rate
