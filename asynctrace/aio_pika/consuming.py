@@ -41,38 +41,40 @@ class Consumer(Wrapper):
     def __init__(self, callback: Callable[..., Any], queue: Place | None, relation: Relation) -> None:
         from aio_pika.tools import ensure_awaitable
 
-        super().__init__(ensure_awaitable(callback), self._deliver)
-        self._self_callback, self._self_queue = callback, queue
+        super().__init__(ensure_awaitable(callback), _delivering(queue, relation))
+        self._self_callback = callback
         self._self_relation: Relation = relation
 
-    def _deliver(
-        self,
-        run: Callable[..., Awaitable[Any]],
-        _: object,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+
+def _delivering(queue: Place | None, relation: Relation) -> Callable[..., Awaitable[Any]]:
+    """What wrapt calls; a closure, since to ask the wrapper for anything takes long, and makes a cycle of the two."""
+
+    def deliver(
+        run: Callable[..., Awaitable[Any]], _: object, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Awaitable[Any]:
         if not args or not traces():
             return run(*args, **kwargs)
-        return self._handle(run, args, kwargs, time_ns())
+        return handle(run, args, kwargs, time_ns())
 
-    async def _handle(
-        self, run: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any], came_ns: int
+    async def handle(
+        run: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any], came_ns: int
     ) -> Any:
-        message, *others = args
+        message = args[0]
         if is_in_hand(message):
             return await run(*args, **kwargs)
         handling = Handling()
-        handling.begin(message, self._self_queue, self._self_relation, came_ns)
-        if self._self_queue is None and not patches:  # nothing else would see how it is settled
-            message = TracedMessage(message, Got(None, came_ns), self._self_relation)
+        handling.begin(message, queue, relation, came_ns)
+        if queue is None and not patches:  # nothing else would see how it is settled
+            args = (TracedMessage(message, Got(None, came_ns), relation), *args[1:])
         try:
-            return await run(message, *others, **kwargs)
+            return await run(*args, **kwargs)
         except BaseException as exc:
             handling.fail(exc)
             raise
         finally:
             handling.end()
+
+    return deliver
 
 
 def traced_consumer(callback: C, *, relation: Relation | None = None) -> C:

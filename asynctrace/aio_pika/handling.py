@@ -99,10 +99,11 @@ class Handling:
         """The message was acknowledged, or given back, by whoever."""
         if not self.is_open:
             return
-        self.span.set_tag(SETTLED, how)
-        self.span.set_metric(SETTLED_MS, (time_ns() - self._began_ns) / 1e6)
+        set_tag = self.span.set_tag
+        set_tag(SETTLED, how)
+        set_tag(SETTLED_MS, (time_ns() - self._began_ns) / 1e6)
         if requeue is not None:
-            self.span.set_tag(REQUEUED, "true" if requeue else "false")
+            set_tag(REQUEUED, "true" if requeue else "false")
 
     def concerns(self, message: Any) -> bool:
         """Whether it is this message that is in hand."""
