@@ -107,7 +107,7 @@ class SpanContext:
         context = self._context
         if context is None:
             return headers
-        if not hasattr(headers, "__setitem__") or not hasattr(headers, "keys"):
+        if type(headers) is not dict and not (hasattr(headers, "__setitem__") and hasattr(headers, "keys")):
             raise UsageError(
                 f"inject() needs a mutable mapping of headers, got {type(headers).__name__}",
                 hint="pass a dict, or context.inject({}) for a new one",
@@ -118,7 +118,7 @@ class SpanContext:
             and (root := self._root()) is not None
         ):
             sample(root)  # decided once, here, so that all services agree
-        for key in trace_headers_in(headers):
+        for key in trace_headers_in(headers) if headers else ():
             if key in headers:  # a multidict lets go of "Traceparent" and "traceparent" at once
                 del headers[key]
         if (plain := plain_headers(context)) is not None:

@@ -22,6 +22,8 @@ from asynctrace.aio_pika.switch import chosen, patches, settings, traces
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from typing_extensions import Self
+
     from asynctrace.aio_pika.describe import Place
     from asynctrace.aio_pika.switch import Relation
 
@@ -31,48 +33,77 @@ else:
 
 C = TypeVar("C", bound="Callable[..., Any]")
 
-_consumers: weakref.WeakValueDictionary[tuple[object, ...], Consumer] = weakref.WeakValueDictionary()
+_consumers: weakref.WeakValueDictionary[tuple[object, ...], Consumer | _Delivery] = (
+    weakref.WeakValueDictionary()
+)
 """The wrapper of a callback for a queue, while it is in use. A wrapper holds its callback, so the ids stay true."""
 
 
 class Consumer(Wrapper):
-    """A callback that is given messages: a coroutine function to aio-pika, called as soon as a message is there."""
+    """By hand: a callback that is given messages, of whatever kind it is."""
 
-    def __init__(self, callback: Callable[..., Any], queue: Place | None, relation: Relation) -> None:
+    def __init__(self, callback: Callable[..., Any], relation: Relation) -> None:
         from aio_pika.tools import ensure_awaitable
 
-        super().__init__(ensure_awaitable(callback), self._deliver)
-        self._self_callback, self._self_queue = callback, queue
+        super().__init__(ensure_awaitable(callback), _delivering(None, relation))
+        self._self_callback = callback
         self._self_relation: Relation = relation
 
-    def _deliver(
-        self,
-        run: Callable[..., Awaitable[Any]],
-        _: object,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+
+class _Delivery(functools.partial[Any]):
+    """What a queue calls as soon as a message is there, and nobody else sees.
+
+    aio-pika asks for each message whether this is a coroutine function: every partial of one is, and a proxy is not
+    told to be in less than four times as long.
+    """
+
+    _run: Callable[..., Awaitable[Any]]
+    _deliver: Callable[..., Awaitable[Any]]
+
+    def __new__(cls, callback: Callable[..., Any], queue: Place, relation: Relation) -> Self:
+        from aio_pika.tools import ensure_awaitable
+
+        run = ensure_awaitable(callback)
+        self = super().__new__(cls, run)
+        self._run, self._deliver = (
+            run,
+            _delivering(queue, relation),
+        )  # `func` is another where that is a partial, too
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        return self._deliver(self._run, None, args, kwargs)
+
+
+def _delivering(queue: Place | None, relation: Relation) -> Callable[..., Awaitable[Any]]:
+    """Gives messages to a callback; a closure, since to ask a proxy for anything takes long."""
+
+    def deliver(
+        run: Callable[..., Awaitable[Any]], _: object, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Awaitable[Any]:
         if not args or not traces():
             return run(*args, **kwargs)
-        return self._handle(run, args, kwargs, time_ns())
+        return handle(run, args, kwargs, time_ns())
 
-    async def _handle(
-        self, run: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any], came_ns: int
+    async def handle(
+        run: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any], came_ns: int
     ) -> Any:
-        message, *others = args
+        message = args[0]
         if is_in_hand(message):
             return await run(*args, **kwargs)
         handling = Handling()
-        handling.begin(message, self._self_queue, self._self_relation, came_ns)
-        if self._self_queue is None and not patches:  # nothing else would see how it is settled
-            message = TracedMessage(message, Got(None, came_ns), self._self_relation)
+        handling.begin(message, queue, relation, came_ns)
+        if queue is None and not patches:  # nothing else would see how it is settled
+            args = (TracedMessage(message, Got(None, came_ns), relation), *args[1:])
         try:
-            return await run(message, *others, **kwargs)
+            return await run(*args, **kwargs)
         except BaseException as exc:
             handling.fail(exc)
             raise
         finally:
             handling.end()
+
+    return deliver
 
 
 def traced_consumer(callback: C, *, relation: Relation | None = None) -> C:
@@ -99,14 +130,15 @@ def traced_consumer(callback: C, *, relation: Relation | None = None) -> C:
     return cast("C", consumer(callback, None, how))
 
 
-def consumer(callback: Callable[..., Any], queue: Place | None, relation: Relation) -> Consumer:
-    """The wrapper of a callback for a queue."""
+def consumer(callback: Callable[..., Any], queue: Place | None, relation: Relation) -> Consumer | _Delivery:
+    """The wrapper of a callback, for a queue or by hand."""
     # a bound method is a new object at every look: its object and function are what is the same
     identity = (callback.__self__, callback.__func__) if inspect.ismethod(callback) else (callback,)
     key = (queue, relation, *map(id, identity))
     wrapper = _consumers.get(key)
     if wrapper is None:
-        wrapper = _consumers[key] = Consumer(callback, queue, relation)
+        wrapper = Consumer(callback, relation) if queue is None else _Delivery(callback, queue, relation)
+        _consumers[key] = wrapper
     return wrapper
 
 

@@ -6,17 +6,20 @@ Bodies and headers are never recorded. Names are bounded: resources by exchange 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asynctrace._core.naming import operation
-from asynctrace._core.values import MEASURED, Fit, fit, presentable, text
+from asynctrace._core.span import Span
+from asynctrace._core.values import MEASURED, fit, presentable, text
 from asynctrace.aio_pika.headers import produced_ms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from asynctrace._core.api import Description
+Tags = dict[str, Any]
+"""Fit for the wire."""
 
 SEND = operation("amqp.command", "amqp.send")
 PROCESS = operation("amqp.command", "amqp.process")
@@ -66,8 +69,19 @@ def bounded(name: str) -> str:
     return "<generated>" if GENERATED.match(name) else name or "<default>"
 
 
+def _publishing_to(exchange: Any) -> tuple[str, Tags]:
+    """The same, remembered with the exchange, where one can have attributes."""
+    try:
+        known: tuple[str, Tags] = vars(exchange)["_asynctrace"]
+    except (KeyError, TypeError):
+        known = _publishing(place_of(exchange))
+        with suppress(AttributeError):
+            exchange._asynctrace = known
+    return known
+
+
 @lru_cache(maxsize=1000)
-def _publishing(exchange: Place) -> tuple[str, Fit]:
+def _publishing(exchange: Place) -> tuple[str, Tags]:
     """Resource and tags of every publish there."""
     name = bounded(exchange.name)
     tags = {
@@ -83,7 +97,7 @@ def _publishing(exchange: Place) -> tuple[str, Fit]:
 
 
 @lru_cache(maxsize=1000)
-def _processing(where: Place, is_queue: bool) -> tuple[str, Fit]:
+def _processing(where: Place, is_queue: bool) -> tuple[str, Tags]:
     """Resource and tags of every message handled that comes from there."""
     name = bounded(where.name)
     tags = {
@@ -92,6 +106,7 @@ def _processing(where: Place, is_queue: bool) -> tuple[str, Fit]:
         "amqp.command": "basic.deliver",
         "messaging.destination.name": name,
         "messaging.operation": "process",
+        ATTEMPT: 1,
         **_broker(where),
     }
     if is_queue:
@@ -99,8 +114,8 @@ def _processing(where: Place, is_queue: bool) -> tuple[str, Fit]:
     return text(f"basic.deliver {name}"), _fitted(tags)
 
 
-def _fitted(tags: dict[str, Any]) -> Fit:
-    return Fit(fit(*one) for one in tags.items())
+def _fitted(tags: Tags) -> Tags:
+    return dict(fit(*one) for one in tags.items())
 
 
 def _broker(place: Place) -> dict[str, Any]:
@@ -109,21 +124,21 @@ def _broker(place: Place) -> dict[str, Any]:
     return {"out.host": place.host, "network.destination.port": place.port}
 
 
-def describe_publish(exchange: Any, message: Any, routing_key: str) -> Description:
+def describe_publish(exchange: Any, message: Any, routing_key: str) -> Span:
     """One message given to the broker."""
-    resource, common = _publishing(place_of(exchange))
-    tags = Fit(common)
+    resource, common = _publishing_to(exchange)
+    tags = common.copy()
     tags["amqp.routing_key"] = key = text(routing_key)
     if not exchange.name:  # routes by queue name
         tags["messaging.destination.name"] = bounded(key)
     _say_message(tags, message)
-    return {"name": SEND, "resource": resource, "type": "worker", "tags": tags}
+    return Span(SEND, None, resource, None, "worker", tags)
 
 
 def describe_delivery(
     message: Any, queue: Place | None = None, came_ns: int = 0, now_ns: int = 0
-) -> Description:
-    """One message handled: came into this process then, in ns since the epoch, and begun now.
+) -> tuple[str, Tags]:
+    """Resource and tags of one message handled: it came into this process then, in ns since the epoch, and begins now.
 
     The default exchange routes by queue name; elsewhere only who consumes knows the queue.
     """
@@ -132,18 +147,20 @@ def describe_delivery(
         resource, common = _processing(queue, True)
     else:
         resource, common = _processing(Place(exchange or key), not exchange)
-    tags = Fit(common)
+    tags = common.copy()
     tags["amqp.exchange"], tags["amqp.routing_key"] = bounded(exchange), key
     _say_message(tags, message)
     if came_ns:
         if (produced := produced_ms(headers)) is not None:
-            tags[QUEUE_MS] = max(came_ns / 1e6 - produced, 0.0)  # another machine's clock may be ahead
-        tags[BUFFER_MS] = max((now_ns - came_ns) / 1e6, 0.0)
-    _earlier_attempts(tags, message.redelivered, headers)
-    return {"name": PROCESS, "resource": resource, "type": "worker", "tags": tags}
+            queued = came_ns / 1e6 - produced
+            tags[QUEUE_MS] = queued if queued > 0 else 0.0  # another machine's clock may be ahead
+        tags[BUFFER_MS] = (now_ns - came_ns) / 1e6 if now_ns > came_ns else 0.0
+    if message.redelivered or (headers and ("x-delivery-count" in headers or "x-death" in headers)):
+        _say_attempts(tags, message.redelivered, headers or {})
+    return resource, tags
 
 
-def _say_message(tags: Fit, message: Any) -> None:
+def _say_message(tags: Tags, message: Any) -> None:
     tags["message.size"] = message.body_size
     if message.message_id:
         tags["messaging.message_id"] = text(message.message_id)
@@ -151,10 +168,9 @@ def _say_message(tags: Fit, message: Any) -> None:
         tags["amqp.delivery_mode"] = str(int(message.delivery_mode))
 
 
-def _earlier_attempts(tags: Fit, redelivered: object, headers: Mapping[Any, Any] | None) -> None:
+def _say_attempts(tags: Tags, redelivered: object, headers: Mapping[Any, Any]) -> None:
     """How often a message was tried before: told by the broker in headers, the attempts of other processes, too."""
     attempt = 1
-    headers = headers or {}
     if redelivered:
         tags["amqp.redelivered"] = "true"
     if isinstance(count := headers.get("x-delivery-count"), int) and count >= 0:  # quorum queues

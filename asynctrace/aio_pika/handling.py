@@ -8,11 +8,12 @@ from contextvars import ContextVar
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
-from asynctrace._core.api import described
 from asynctrace._core.context import ROOT
 from asynctrace._core.off import OFF
 from asynctrace._core.outcome import DISCONNECTED
-from asynctrace.aio_pika.describe import describe_delivery
+from asynctrace._core.span import Span
+from asynctrace._core.tracer import tracer
+from asynctrace.aio_pika.describe import PROCESS, describe_delivery
 from asynctrace.aio_pika.headers import read_context
 from asynctrace.aio_pika.switch import LINK, settings
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from contextvars import Token
 
     from asynctrace._core.context import SpanContext
-    from asynctrace._core.span import Span
     from asynctrace.aio_pika.describe import Place
     from asynctrace.aio_pika.switch import Relation
 
@@ -59,12 +59,12 @@ class Handling:
         """Here it is, and was in this process since `came_ns` (ns since the epoch)."""
         try:
             self._key, self._began_ns = _key(message), time_ns()
+            if not tracer.enabled:
+                return
             context = context_of(message, queue)
             parent = ROOT if relation is LINK else context
-            span = described(describe_delivery, message, queue, came_ns, self._began_ns, parent=parent)
-            if span is OFF:
-                return
-            self.span = span
+            resource, tags = describe_delivery(message, queue, came_ns, self._began_ns)
+            span = self.span = Span(PROCESS, parent, resource, None, "worker", tags)
             self._open()
             if relation is LINK:
                 span.link(context)
@@ -99,10 +99,11 @@ class Handling:
         """The message was acknowledged, or given back, by whoever."""
         if not self.is_open:
             return
-        self.span.set_tag(SETTLED, how)
-        self.span.set_metric(SETTLED_MS, (time_ns() - self._began_ns) / 1e6)
+        set_tag = self.span.set_tag
+        set_tag(SETTLED, how)
+        set_tag(SETTLED_MS, (time_ns() - self._began_ns) / 1e6)
         if requeue is not None:
-            self.span.set_tag(REQUEUED, "true" if requeue else "false")
+            set_tag(REQUEUED, "true" if requeue else "false")
 
     def concerns(self, message: Any) -> bool:
         """Whether it is this message that is in hand."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from asynctrace._core.carrier import is_trace_header
 from asynctrace._core.context import ROOT, SpanContext
+from asynctrace._core.plain import plain_context
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +40,8 @@ def read_context(headers: Mapping[Any, Any] | None) -> SpanContext:
     if not headers:
         return ROOT
     try:
+        if type(headers) is dict and (plain := plain_context(headers)) is not None:
+            return SpanContext(plain)
         if all(type(value) is str for value in headers.values()):
             return SpanContext.extract(headers)
         found = ((key, _text(value)) for key, value in headers.items() if is_trace_header(key))
@@ -65,9 +68,9 @@ def stamped(headers: Mapping[Any, Any] | None, context: SpanContext) -> dict[Any
         >>> stamped({"traceparent": "stale", "tenant": "a"}, ROOT).keys() >= {"tenant", PRODUCED}
         True
     """
-    copy = dict(headers or {})
+    copy = context.inject(dict(headers) if headers else {})
     copy[PRODUCED] = str(time_ns() // 1_000_000)
-    return context.inject(copy)
+    return copy
 
 
 def produced_ms(headers: Mapping[Any, Any] | None) -> int | None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import wrapt
 
-from asynctrace._core.api import described
 from asynctrace._core.errors import UsageError
+from asynctrace._core.off import OFF
 from asynctrace._core.outcome import ERROR
 from asynctrace._core.tracer import tracer
 from asynctrace.aio_pika.describe import describe_publish
 from asynctrace.aio_pika.headers import stamped
-from asynctrace.aio_pika.switch import patches, settings, traces
+from asynctrace.aio_pika.switch import installed, settings, traces
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -37,42 +37,53 @@ X = TypeVar("X", bound="AbstractExchange")
 class _Stamped(Proxy):
     """A message as it goes out: the caller's own, but for the headers. One `Message` may be published many times."""
 
-    def __init__(self, message: Any, context: SpanContext | None) -> None:
-        super().__init__(message)
-        self._self_context = context
+    _self_context: SpanContext | None
+
+    @property
+    def body(self) -> Any:  # aio-pika asks for it, and a proxy's own way to it is a long one
+        return self.__wrapped__.body
 
     @property
     def properties(self) -> Any:
         message = self.__wrapped__
         properties = message.properties
-        if self._self_context is not None:
+        if (context := self._self_context) is not None:
             try:
                 if type(message).__module__ != "aio_pika.message":  # others may give the same ones every time
                     properties = copy.copy(properties)
-                properties.headers = stamped(properties.headers, self._self_context)
+                properties.headers = stamped(properties.headers, context)
             except Exception:  # headers that are no mapping: aio-pika will say what it thinks of them
                 log.debug("no trace headers written", exc_info=True)
         return properties
 
 
-async def _published(
-    publish: Callable[..., Awaitable[Any]],
-    exchange: Any,
-    message: Any,
-    routing_key: Any,
-    kwargs: dict[str, Any],
-    *,
-    propagate: bool = True,
-) -> Any:
-    if type(message) is _Stamped or not traces():
-        return await publish(exchange, message, routing_key, **kwargs)
-    with described(describe_publish, exchange, message, routing_key) as span:
-        goes_along = propagate and settings.propagates_to(exchange.name, routing_key)
-        going = _Stamped(message, span.context if goes_along else None)
-        result = await publish(exchange, going, routing_key, **kwargs)
-        if (delivery := getattr(result, "delivery", None)) is not None:
-            _returned(span, delivery)
-        return result
+def _described(exchange: Any, message: Any, routing_key: Any) -> Span:
+    try:
+        return describe_publish(exchange, message, routing_key)
+    except Exception:
+        log.debug("a message is published untraced", exc_info=True)
+        return OFF
+
+
+def _door(
+    publish: Callable[..., Awaitable[Any]], is_on: Callable[[], bool], *, propagate: bool = True
+) -> Callable[..., Awaitable[Any]]:
+    """`publish`, traced while that is on: one coroutine more, since each costs at every publish."""
+
+    @functools.wraps(publish)
+    async def method(self: Any, message: Any, routing_key: str, **kwargs: Any) -> Any:
+        if type(message) is _Stamped or not is_on():
+            return await publish(self, message, routing_key, **kwargs)
+        with _described(self, message, routing_key).open() as span:
+            going = _Stamped(message)
+            goes_along = propagate and settings.propagates_to(self.name, routing_key)
+            going._self_context = span.context if goes_along else None
+            result = await publish(self, going, routing_key, **kwargs)
+            if (delivery := getattr(result, "delivery", None)) is not None:
+                _returned(span, delivery)
+            return result
+
+    return method
 
 
 def _returned(span: Span, delivery: Any) -> None:
@@ -80,6 +91,13 @@ def _returned(span: Span, delivery: Any) -> None:
     span.set_outcome(ERROR)
     span.set_tag("error.type", "basic.return")
     span.set_tag("error.message", f"{delivery.reply_code} {delivery.reply_text}")
+
+
+async def _own_publish(exchange: Any, message: Any, routing_key: str, **kwargs: Any) -> Any:
+    return await exchange.publish(message, routing_key, **kwargs)
+
+
+_by_hand = {propagate: _door(_own_publish, traces, propagate=propagate) for propagate in (True, False)}
 
 
 class _TracedExchange(Proxy):
@@ -90,12 +108,7 @@ class _TracedExchange(Proxy):
         self._self_propagate = propagate
 
     async def publish(self, message: Any, routing_key: str, **kwargs: Any) -> Any:
-        exchange, propagate = self.__wrapped__, self._self_propagate
-        return await _published(_own_publish, exchange, message, routing_key, kwargs, propagate=propagate)
-
-
-async def _own_publish(exchange: Any, message: Any, routing_key: str, **kwargs: Any) -> Any:
-    return await exchange.publish(message, routing_key, **kwargs)
+        return await _by_hand[self._self_propagate](self.__wrapped__, message, routing_key, **kwargs)
 
 
 def traced_producer(exchange: X, *, propagate: bool = True) -> X:
@@ -122,11 +135,4 @@ def traced_producer(exchange: X, *, propagate: bool = True) -> X:
 
 def traced(publish: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
     """`Exchange.publish`, traced while the patches are on."""
-
-    @functools.wraps(publish)
-    async def method(self: Any, message: Any, routing_key: str, **kwargs: Any) -> Any:
-        if not patches:
-            return await publish(self, message, routing_key, **kwargs)
-        return await _published(publish, self, message, routing_key, kwargs)
-
-    return method
+    return _door(publish, installed)

@@ -31,6 +31,11 @@ def traces() -> bool:
     return tracer.enabled and not getattr(sys.modules.get("aio_pika"), "_datadog_patch", False)
 
 
+def installed() -> bool:
+    """Whether the patches are on, and trace now."""
+    return bool(patches) and traces()
+
+
 def chosen(relation: str | None) -> Relation:
     """The relation that was asked for, or that of the environment."""
     if relation is None:
@@ -53,15 +58,20 @@ class Settings:
         self.propagates = is_on("DD_RABBIT_PROPAGATION_ENABLED")
         self.without_exchanges = _names("DD_RABBIT_PROPAGATION_DISABLED_EXCHANGES")
         self.without_queues = _names("DD_RABBIT_PROPAGATION_DISABLED_QUEUES")
+        self._everywhere = self.propagates and not self.without_exchanges and not self.without_queues
 
     def propagates_to(self, exchange: str, routing_key: object) -> bool:
         """Whether a message published there takes its trace along. The default exchange routes by queue name."""
+        if self._everywhere:
+            return True
         if exchange:
             return self.propagates and exchange not in self.without_exchanges
         return self.propagates and text(routing_key) not in self.without_queues
 
     def propagates_from(self, queue: str | None, exchange: str) -> bool:
         """Whether a message from there belongs to the trace in its headers."""
+        if self._everywhere:
+            return True
         return self.propagates and queue not in self.without_queues and exchange not in self.without_exchanges
 
 
