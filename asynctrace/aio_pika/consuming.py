@@ -63,12 +63,9 @@ class _Delivery(functools.partial[Any]):
     def __new__(cls, callback: Callable[..., Any], queue: Place, relation: Relation) -> Self:
         from aio_pika.tools import ensure_awaitable
 
-        run = ensure_awaitable(callback)
-        self = super().__new__(cls, run)
-        self._run, self._deliver = (
-            run,
-            _delivering(queue, relation),
-        )  # `func` is another where that is a partial, too
+        self = super().__new__(cls, run := ensure_awaitable(callback))
+        self._run = run  # where that is a partial, `func` is what is in it
+        self._deliver = _delivering(queue, relation)
         return self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Awaitable[Any]:

@@ -70,19 +70,19 @@ def bounded(name: str) -> str:
 
 
 def _publishing_to(exchange: Any) -> tuple[str, Tags]:
-    """The same, remembered with the exchange, where one can have attributes."""
+    """Resource and tags of every publish there, remembered with the exchange where that takes attributes."""
     try:
         known: tuple[str, Tags] = vars(exchange)["_asynctrace"]
     except (KeyError, TypeError):
         known = _publishing(place_of(exchange))
-        with suppress(AttributeError):
+        with suppress(AttributeError, TypeError):
             exchange._asynctrace = known
     return known
 
 
 @lru_cache(maxsize=1000)
 def _publishing(exchange: Place) -> tuple[str, Tags]:
-    """Resource and tags of every publish there."""
+    """The same, for all exchanges of that name and place."""
     name = bounded(exchange.name)
     tags = {
         **COMMON,

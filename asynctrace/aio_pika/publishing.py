@@ -68,7 +68,7 @@ def _described(exchange: Any, message: Any, routing_key: Any) -> Span:
 def _door(
     publish: Callable[..., Awaitable[Any]], is_on: Callable[[], bool], *, propagate: bool = True
 ) -> Callable[..., Awaitable[Any]]:
-    """`publish`, traced while that is on: one coroutine more, since each costs at every publish."""
+    """`publish`, traced while that is on, in one coroutine: each costs at every publish."""
 
     @functools.wraps(publish)
     async def method(self: Any, message: Any, routing_key: str, **kwargs: Any) -> Any:
