@@ -33,16 +33,11 @@ rewriters: list[Callable[[DDSpan], None]] = []
 """What is done to each span when it leaves, after the user's filters. Must not raise."""
 
 
-def with_records(trace: list[DDSpan]) -> list[DDSpan]:
-    """A chunk of ddtrace's, and the records of its trace that have ended."""
-    if not trace or not buffers:
-        return trace
-    decide_by_rules(trace[0])
-    is_last = trace[0].get_metric("_dd.py.partial_flush") is None
-    buffer = leave(trace[0].trace_id) if is_last else buffers.get(trace[0].trace_id)
-    if buffer is None:
-        return trace
-    return trace + drained(buffer)
+def records_beside(first: DDSpan) -> list[DDSpan]:
+    """The records that have ended of a trace of which ddtrace hands over a chunk, or the last."""
+    is_last = first.get_metric("_dd.py.partial_flush") is None
+    buffer = leave(first.trace_id) if is_last else buffers.get(first.trace_id)
+    return [] if buffer is None else drained(buffer)
 
 
 class Head(TraceFilter):
@@ -51,10 +46,14 @@ class Head(TraceFilter):
     unloads_carriers = True
 
     def process_trace(self, trace: list[DDSpan]) -> list[DDSpan] | None:
-        trace = unloaded(trace)
-        for span in trace:
+        cargo = unloaded(trace)
+        spans = trace if cargo is None else cargo
+        for span in spans:
             translate(span)
-        return with_records(trace)
+        if not spans or not buffers:
+            return spans
+        decide_by_rules(spans[0])
+        return spans + records_beside(spans[0]) if cargo is None else spans
 
 
 class Tail(TraceFilter):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from contextlib import suppress
 from time import time_ns
@@ -41,6 +42,9 @@ TICK_NS = 50_000_000
 
 MOST_LATE = 1000
 """So many traces may have late records that wait for the thread: where it can't keep up, who ends more sends them."""
+
+MOST_AHEAD = 300
+"""So many records of a trace that goes on wait for the thread: as many as ddtrace's own partial flush takes."""
 
 AT_ONCE = 20
 """So many traces are looked after at a time: a busy process has thousands open, and most end soon."""
@@ -182,12 +186,30 @@ def _send_late() -> None:
 
 
 def send_ahead(buffer: Buffer) -> None:
-    """Many records of a trace that goes on: they leave; while it may yet be dropped, not before they are too many."""
+    """Many records of a trace that goes on: the thread sends them, and where it can't keep up, who ends more does."""
+    if tracer.enabled and len(buffer.done) < MOST_AHEAD and handover.postpone(_send_lots, buffer):
+        buffer.most = MOST_AHEAD
+    else:
+        _send_lot(buffer)
+
+
+def _send_lots(buffer: Buffer) -> None:
+    """In the thread: one after the other, with time for others in between."""
+    buffer.most = min(LOT, buffer.limit)
+    if len(buffer.done) >= buffer.most:
+        _send_lot(buffer)
+    if len(buffer.done) >= buffer.most:
+        send_ahead(buffer)
+
+
+def _send_lot(buffer: Buffer) -> None:
+    """They leave; while their trace may yet be dropped, not before they are too many."""
     waiting = len(buffer.done)
     if waiting < buffer.limit and not all(map(_is_kept, buffer.segments)):
         buffer.most = min(waiting + LOT, buffer.limit)
         return
-    send(buffer)
+    buffer.most = min(LOT, buffer.limit)
+    send(buffer, LOT)
 
 
 def _is_kept(segment: Segment) -> bool:
@@ -200,13 +222,13 @@ def send_soon(buffer: Buffer) -> None:
         send(buffer)
 
 
-def send(buffer: Buffer) -> None:
+def send(buffer: Buffer, most: int = sys.maxsize) -> None:
     """Records that can't wait for their trace: they are many, or it has left without them."""
     try:
         for segment in buffer.segments:
             if segment.root is not None and segment.context.sampling_priority is None:
                 aggregator.sample(segment.root)  # as ddtrace's own partial flush does
-        hand_over(drained(buffer))
+        hand_over(drained(buffer, most))
     except Exception:
         log.debug("records could not be handed over", exc_info=True)
 
@@ -225,9 +247,9 @@ def hand_over(spans: list[DDSpan]) -> None:
     _cargo.pop(carrier.trace_id, None)  # it is there still when the tracer is off, or was shut down
 
 
-def unloaded(trace: list[DDSpan]) -> list[DDSpan]:
-    """What our first filter puts in a carrier's place."""
-    return _cargo.pop(trace[0].trace_id, []) if trace and trace[0].name == CARRIER else trace
+def unloaded(trace: list[DDSpan]) -> list[DDSpan] | None:
+    """What our first filter puts in a carrier's place; None where this is none."""
+    return _cargo.pop(trace[0].trace_id, []) if trace and trace[0].name == CARRIER else None
 
 
 def everything() -> None:

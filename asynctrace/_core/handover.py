@@ -2,8 +2,9 @@
 
 Tags, filters, sampling and encoding take longer than all that was done for the trace before, and nothing that the loop
 does next needs them done. So a local root of ours that ends is only marked as ended, and waits here for the thread of
-`early.py`, which works in slices: the loop waits for the GIL no longer than for one of them. Where the thread can't
-keep up, or where somebody in ddtrace watches spans as they end, they are handed over at once.
+`early.py`, which works in slices: the loop waits for the GIL no longer than for one of them. So do records of which
+there are many. Where the thread can't keep up, or where somebody in ddtrace watches spans as they end, they are handed
+over at once.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ import logging
 import threading
 from collections import deque
 from time import perf_counter_ns, sleep, time_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asynctrace._core import aggregator, lean
 from asynctrace._core.tracer import watched_at_end
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ddtrace.trace import Span as DDSpan
+
+    T = TypeVar("T")
 
 log = logging.getLogger("asynctrace")
 
@@ -36,10 +41,10 @@ PAUSE = 1e-4
 
 
 class Handover:
-    """The ended spans that ddtrace has yet to be told of, oldest first."""
+    """What ddtrace has yet to be told of, oldest first."""
 
     def __init__(self) -> None:
-        self.waiting: deque[DDSpan] = deque()
+        self.waiting: deque[tuple[Callable[[Any], None], Any]] = deque()
         self.takes = False  # read on the hot path
         self._in_hand = threading.RLock()  # held by whoever has spans in hand
         self._turn = 0  # the thread that hands over what waits
@@ -66,7 +71,14 @@ class Handover:
             return False
         begun = span.start_ns
         span.duration_ns = end_ns - begun if end_ns > begun else 1
-        self.waiting.append(span)
+        self.waiting.append((aggregator.end, span))
+        return True
+
+    def postpone(self, send: Callable[[T], None], what: T) -> bool:
+        """Whether the thread will send this. `send` must not raise."""
+        if not self.takes or len(self.waiting) >= MOST:
+            return False
+        self.waiting.append((send, what))
         return True
 
     def take_turns(self) -> None:
@@ -103,10 +115,10 @@ class Handover:
 
     def _next(self) -> None:
         try:
-            span = self.waiting.popleft()
+            send, what = self.waiting.popleft()
         except IndexError:  # somebody else has taken the last one
             return
-        aggregator.end(span)
+        send(what)
 
     def hold(self) -> bool:
         """Until `release()` nobody else has spans in hand, or a lock of ddtrace's: a fork would copy that as held.

@@ -7,6 +7,7 @@ put on these here, so that nobody can tell them apart.
 from __future__ import annotations
 
 import logging
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -80,11 +81,12 @@ def ended_by_ddtrace(record: Span) -> Callable[[DDSpan], None]:
     return ended
 
 
-def drained(buffer: Buffer) -> list[DDSpan]:
-    """The records that have ended, each taken once, as ddtrace spans."""
-    records, done = [], buffer.done
+def drained(buffer: Buffer, most: int = sys.maxsize) -> list[DDSpan]:
+    """The records that have ended, or so many of them, each taken once, as ddtrace spans."""
+    records: list[Span] = []
+    done = buffer.done
     try:
-        while done:
+        while done and len(records) < most:
             records.append(done.pop())
     except IndexError:  # another thread was quicker
         pass

@@ -10,7 +10,8 @@ import pytest
 from ddtrace.trace import Span as DDSpan, TraceFilter, tracer
 
 from asynctrace import SpanContext, attached, shutdown, span, start_span
-from asynctrace._core import aggregator, handover as module, lean
+from asynctrace._core import handover as module, lean
+from asynctrace._core.early import MOST_AHEAD
 from asynctrace._core.handover import MOST, Handover, handover
 from tests.core.process import run
 
@@ -87,7 +88,7 @@ def test_for_everybody_else_it_has_ended() -> None:
     assert tracer.current_span() is None
     a.finish()
     dd.finish()
-    assert [one for one in handover.waiting if one is dd] == [dd]
+    assert [one for _, one in handover.waiting if one is dd] == [dd]
     assert a.ended_ns == ended_ns
 
 
@@ -156,7 +157,7 @@ def test_a_decision_that_comes_late_is_in_time(traces: Recorder) -> None:
     """Whoever passes the context on while the root waits, decides for all of the trace."""
     with span("root"), span("below"):
         here = SpanContext.current()
-    tracer.sample(handover.waiting[-1])  # type: ignore[no-untyped-call]
+    tracer.sample(handover.waiting[-1][1])  # type: ignore[no-untyped-call]
     headers = here.inject({})
     assert headers["x-datadog-sampling-priority"] == "1"
     assert {one.tags.get("_sampling_priority_v1") for one in traces.spans} <= {1, None}
@@ -365,9 +366,8 @@ def test_a_slice_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
         now[0] += 100_000
 
     monkeypatch.setattr(module, "perf_counter_ns", lambda: now[0])
-    monkeypatch.setattr(aggregator, "end", takes_100_us)
     here = Handover()
-    here.waiting.extend(DDSpan("a") for _ in range(130))
+    here.waiting.extend((takes_100_us, DDSpan("a")) for _ in range(130))
     assert here.take_turn()
     assert len(here.waiting) == 100
     assert here.take_turn()
@@ -376,3 +376,23 @@ def test_a_slice_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(here.waiting) == 65
     here.finish()
     assert not here.take_turn()
+
+
+@pytest.mark.usefixtures("alone")
+def test_many_records_of_an_open_trace_wait_for_the_thread_too(theirs: Theirs) -> None:
+    """They leave by the hundred; where the thread can't keep up, who ends more sends a hundred."""
+    with span("root"):
+        for _ in range(MOST_AHEAD - 1):
+            with span("child"):
+                pass
+        assert theirs.chunks == []
+        for _ in range(50):
+            with span("child"):
+                pass
+        assert theirs.chunks == [100]
+        while handover.waiting:
+            handover.finish()
+        assert set(theirs.chunks) == {100}
+        assert len(theirs.names) == MOST_AHEAD
+    handover.finish()
+    assert len(theirs.names) == MOST_AHEAD - 1 + 50 + 1
