@@ -71,6 +71,7 @@ def test_chunks_of_a_trace(sink: Sink) -> None:
         import asyncio
         from asynctrace import shutdown, span
         from asynctrace._core.early import watch
+        from asynctrace._core.handover import handover
         async def late(go):
             await go.wait()
             with span("late"):
@@ -81,6 +82,7 @@ def test_chunks_of_a_trace(sink: Sink) -> None:
                 for number in range(4):
                     with span(f"many {number}"):
                         pass
+                handover.finish()
                 with span("early"):
                     pass
                 watch.look(quiet_ns=0)
