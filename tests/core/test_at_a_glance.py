@@ -12,6 +12,7 @@ from asynctrace import SpanContext, span
 from asynctrace._core.outgoing import write
 from asynctrace._core.tags import tag
 from asynctrace._core.values import Fit
+from asynctrace.aiohttp.server import headers as reading
 from asynctrace.aiohttp.server.headers import context_in, known
 
 if TYPE_CHECKING:
@@ -75,3 +76,11 @@ def test_tags_all_at_once(traces: Recorder) -> None:
     for name in ("first", "below", "bare"):
         assert {"b": "2", "c": 0.5, "d": "4"}.items() <= traces.one(name).tags.items()
     assert traces.one("below").tags["a"] == traces.one("first").tags["a"] == "1"
+
+
+def test_headers_with_long_names_are_not_remembered() -> None:
+    """They are read like all others, and forgotten: a stranger's names would stay in memory."""
+    names = ("Traceparent", *(f"X-{'a' * 1000}-{number}" for number in range(3)))
+    before = reading._remembered.cache_info().currsize
+    assert reading.known(names).trace == ("traceparent",)
+    assert reading._remembered.cache_info().currsize == before

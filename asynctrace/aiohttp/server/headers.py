@@ -31,7 +31,10 @@ class Known(NamedTuple):
     refers: bool
 
 
-@lru_cache(maxsize=200)
+_LONGEST = 2000
+"""Names of more characters than that are not remembered: what strangers send is not to fill the memory."""
+
+
 def known(names: tuple[str, ...]) -> Known:
     """What headers of these names are good for.
 
@@ -39,12 +42,19 @@ def known(names: tuple[str, ...]) -> Known:
         >>> known(("Host", "Traceparent", "User-Agent"))
         Known(trace=('traceparent',), tags=(('user-agent', 'http.useragent'),), refers=False)
     """
+    return _remembered(names) if sum(map(len, names)) < _LONGEST else _looked_at(names)
+
+
+def _looked_at(names: tuple[str, ...]) -> Known:
     lower = dict.fromkeys(name.lower() for name in names)
     return Known(
         tuple(filter(is_trace_header, lower)),
         tuple((name, tag) for name, tag in _TAGS.items() if name in lower),
         REFERRER in lower,
     )
+
+
+_remembered = lru_cache(maxsize=200)(_looked_at)
 
 
 def context_in(headers: Mapping[str, str], known: Known) -> SpanContext:
