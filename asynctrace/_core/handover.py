@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("asynctrace")
 
-MOST = 500
+MOST = 1000
 """So many wait for the thread."""
 
 MANY = 100
