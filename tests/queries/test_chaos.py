@@ -168,7 +168,7 @@ async def test_a_thousand_cancelled_queries(
         async def ask(number: int) -> None:
             with span(f"request {number}"):
                 # a cancel request that overtakes its query is lost on PostgreSQL: asyncpg waits for the query, then
-                await pool.fetchval("SELECT $1::int, pg_sleep(0.5)", number)
+                await pool.fetchval("SELECT $1::int, pg_sleep(2)", number)
 
         cancelled = 0
         for start in range(0, 1000, 20):
@@ -187,6 +187,5 @@ async def test_a_thousand_cancelled_queries(
     requests = {one.span_id: one for one in traces.spans if one.name.startswith("request ")}
     asked = [one for one in queries(traces) if one.parent_id in requests]
     assert len(asked) > 100
-    ran_through = 0.5e9  # ns: where the machine stood still for that long, nobody was in time
-    assert {one.outcome for one in asked if one.duration_ns < ran_through} == {"cancelled"}
+    assert {one.outcome for one in asked} == {"cancelled"}
     assert all(one.trace_id == requests[one.parent_id].trace_id for one in asked if one.parent_id)

@@ -338,6 +338,6 @@ async def _many(peer: Peer, traces: Recorder, count: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_the_memory_of_many_calls(peer: Peer) -> None:
-    """10,000 calls on each loop, fifty at once: none lost, none in another's trace, and nothing kept."""
+    """20,000 calls, fifty at once: none lost, none in another's trace, and nothing kept."""
     with Recorder(send=False) as traces:
-        await _many(peer, traces, 10_000)
+        await _many(peer, traces, 20_000)
