@@ -54,7 +54,9 @@ def _pieces(sql: str) -> Iterator[str]:
     end, kind = 0, None
     for token in tokens(sql):
         apart, before, kind = token.start > end, kind, token.token_type
-        if not apart and before is kinds.NUMBER and kind is kinds.VAR:  # the rest of a number: 1_000
+        if end and kind is kinds.STRING and token.text == (rest := sql[end : token.end + 1].strip()):
+            yield from (" ", *_pieces(rest))  # not quoted: what follows SAVEPOINT, EXPLAIN, CALL and such, in one
+        elif not apart and before is kinds.NUMBER and kind is kinds.VAR:  # the rest of a number: 1_000
             kind = before
         else:
             if apart and end:

@@ -25,6 +25,8 @@ SHOWN = {
     "SELECT 1_000 AS a": "SELECT ? AS a",
     "COMMIT;": "COMMIT;",
     "SAVEPOINT __asyncpg_savepoint_n__;": "SAVEPOINT __asyncpg_savepoint_n__;",
+    "RELEASE  SAVEPOINT x1 ; EXPLAIN SELECT 'x'": "RELEASE SAVEPOINT x1; EXPLAIN SELECT ?",
+    "CALL f(1, 'x', $1)": "CALL f(?, $1)",
     "DO $$ BEGIN RAISE NOTICE 'x'; END $$": "DO ?",
     "": "",
 }
@@ -52,6 +54,7 @@ FORMS: dict[str, Callable[[str], str]] = {
 
 
 @given(
+    st.sampled_from(("SELECT a", "EXPLAIN SELECT a", "CALL tea(a", "DO", "EXECUTE p(1", "BEGIN; EXPLAIN SELECT a")),
     st.lists(
         st.tuples(
             st.sampled_from(sorted(FORMS)),
@@ -63,9 +66,8 @@ FORMS: dict[str, Callable[[str], str]] = {
     )
 )
 @settings(deadline=None, max_examples=400)
-def test_no_literal_is_left(literals: list[tuple[str, str, str]]) -> None:
+def test_no_literal_is_left(sql: str, literals: list[tuple[str, str, str]]) -> None:
     """PostgreSQL's ways to write a string, any text in them, one after the other: nothing of it is shown."""
-    sql = "SELECT a"
     for form, text, between in literals:
         around = text[: len(text) // 2] + SECRET + text[len(text) // 2 :]
         if form in {"dollars", "tagged"}:

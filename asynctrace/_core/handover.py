@@ -102,8 +102,8 @@ class Handover:
         return bool(waiting)
 
     def finish(self) -> None:
-        """Hand over all that wait now."""
-        if not self.waiting or self._turn == threading.get_ident() or not self.hold():  # a filter may flush
+        """Hand over all that wait now, and wait for the one that the thread has in hand."""
+        if self._turn == threading.get_ident() or not self.hold():  # a filter may flush
             return
         try:
             self._turn = threading.get_ident()

@@ -118,6 +118,31 @@ def test_whoever_wants_all_has_all(way: str, theirs: Theirs, traces: Recorder) -
     assert theirs.names == ["a"]
 
 
+def test_the_one_in_hand_is_waited_for(traces: Recorder) -> None:
+    """Nothing waits any more, but the thread is not done with the last one: whoever wants all waits for that."""
+    if not lean.may_wait():
+        pytest.skip("with ASYNCTRACE_LEAN=0 nothing waits")
+    seen, goes_on = threading.Event(), threading.Event()
+
+    class Slow(TraceFilter):
+        def process_trace(self, trace: list[DDSpan]) -> list[DDSpan] | None:
+            seen.set()
+            goes_on.wait(0.5)  # less than anybody waits for the thread
+            return trace
+
+    tracer.configure(trace_processors=[Slow()])
+    try:
+        with span("a"):
+            pass
+        assert seen.wait(5)
+        assert not handover.waiting
+        threading.Timer(0.05, goes_on.set).start()
+        assert traces.names() == {"a"}
+    finally:
+        goes_on.set()
+        tracer.configure(trace_processors=[])
+
+
 async def unheld(what: Any) -> None:
     """Waits for what another thread is to do."""
     handover.release()

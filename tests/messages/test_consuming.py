@@ -13,6 +13,7 @@ import pytest
 from ddtrace.trace import tracer
 
 from asynctrace import span, traced_consumer, traced_producer
+from asynctrace._core.handover import handover
 from tests.messages.conftest import Broker, delivered, of_kind, short
 
 if TYPE_CHECKING:
@@ -312,6 +313,7 @@ async def test_a_request_is_not_kept(installed: Any, traces: Recorder, rabbitmq:
             return connection, weakref.ref(opened)
 
     connection, reference = await asyncio.create_task(request())
+    handover.finish()  # its trace has left
     gc.collect()
     assert reference() is None
     await connection.close()
