@@ -55,7 +55,8 @@ def _pieces(sql: str) -> Iterator[str]:
     for token in tokens(sql):
         apart, before, kind = token.start > end, kind, token.token_type
         if end and kind is kinds.STRING and token.text == (rest := sql[end : token.end + 1].strip()):
-            yield from (" ", *_pieces(rest))  # not quoted: what follows SAVEPOINT, EXPLAIN, CALL and such, in one
+            yield " "  # it is not quoted, but all that follows SAVEPOINT, EXPLAIN, CALL and such
+            yield from _pieces(rest)
         elif not apart and before is kinds.NUMBER and kind is kinds.VAR:  # the rest of a number: 1_000
             kind = before
         else:

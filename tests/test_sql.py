@@ -54,7 +54,9 @@ FORMS: dict[str, Callable[[str], str]] = {
 
 
 @given(
-    st.sampled_from(("SELECT a", "EXPLAIN SELECT a", "CALL tea(a", "DO", "EXECUTE p(1", "BEGIN; EXPLAIN SELECT a")),
+    st.sampled_from(
+        ("SELECT a", "EXPLAIN SELECT a", "CALL tea(a", "DO", "EXECUTE p(1", "BEGIN; EXPLAIN SELECT a")
+    ),
     st.lists(
         st.tuples(
             st.sampled_from(sorted(FORMS)),
@@ -63,7 +65,7 @@ FORMS: dict[str, Callable[[str], str]] = {
         ),
         min_size=1,
         max_size=6,
-    )
+    ),
 )
 @settings(deadline=None, max_examples=400)
 def test_no_literal_is_left(sql: str, literals: list[tuple[str, str, str]]) -> None:

@@ -9,13 +9,14 @@
 - `api`: `span()`, `start_span()`, `current_span()`, `trace_id()`
 - `span`, `begin`, `off`: the `Span` handle, how it begins, and what takes its place while tracing is off
 - `segment`: where spans wait that ddtrace knows nothing of yet; `record`: how they become ddtrace's
+- `deferred`: local roots that begin without ddtrace
 - `lean`: where there must be none of these
 - `values`, `naming`: names and tags fit for the wire, and named as ddtrace does; `tags`: many of them set at once
 - `threads`: work given to thread pools
 - `outcome`, `failure`: what an exception that leaves a span means, and what is recorded of it
 - `cancel`: who cancelled
 - `delivery`, `listening`: what leaves the process, through whose hands; flushing; who looks on
-- `early`: what leaves before its trace has ended, or after it has left
+- `early`: what leaves before its trace has ended, or after it has left; `handover`: what its thread does besides
 - `beside`: ddtrace's own integration of asyncio
 - `process`: forks, and the end of the process
 - `tracer`, `aggregator`: set-up; the guarded doors of ddtrace, and of where it collects traces

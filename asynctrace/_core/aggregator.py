@@ -7,6 +7,7 @@
 | `_span_aggregator.partial_flush_enabled` | as the user has set it | taken for on |
 | `_span_aggregator.writer`, `._sync_mode` | ddtrace's writer runs before ours may write | a warning, if both do |
 | the same, `Span._on_finish_callbacks` | a thread tells ddtrace that a trace has ended | whoever ends it |
+| `_span_aggregator.on_span_start`, `Tracer._on_span_finish` | a local root begins without ddtrace | with it |
 | `_span_aggregator.on_span_finish` | what ended before the tracer was switched off | is lost |
 | `_span_aggregator.sampling_processor` | no early decision where rules may see more later | as if there were some |
 | `_span_aggregator.dd_processors`, `._global_service` of one | peer and base service of records | without |
@@ -161,6 +162,21 @@ def may_decide_early(root: DDSpan) -> bool:
         sample(root)
         priority = root.context.sampling_priority
     return priority is not None and priority > 0
+
+
+def begin(span: DDSpan) -> None:
+    """Have ddtrace hold a span of which it learns only now, until its trace has ended."""
+    try:
+        tracer._span_aggregator.on_span_start(span)
+    except Exception:
+        log.debug("span %r could not be begun", span.name, exc_info=True)
+
+
+def may_begin() -> bool:
+    """Whether it does."""
+    return hasattr(getattr(tracer, "_span_aggregator", None), "on_span_start") and hasattr(
+        tracer, "_on_span_finish"
+    )
 
 
 def end(span: DDSpan) -> None:

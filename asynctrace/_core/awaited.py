@@ -71,6 +71,9 @@ class Awaited(Entry):
     def as_parent(self) -> DDSpan | Context | None:
         return None if self.span is None else self.span.as_parent()
 
+    def shown(self) -> DDSpan | Context | None:
+        return None if self.span is None else self.span.shown()
+
     def segment(self) -> Segment | None:
         return None if self.span is None else self.span.segment()
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import ddtrace
 from ddtrace.trace import Span as DDSpan, tracer
 
+from asynctrace._core import deferred
 from asynctrace._core.early import send_soon, watch
+from asynctrace._core.handover import handover
 from asynctrace._core.provider import provider
 from asynctrace._core.record import NOBODY, set_tags, source_at_end
 from asynctrace._core.segment import new_id
@@ -29,6 +31,8 @@ def renewed(span: Span) -> bool:
     """Opened again: after its end, what it was then is another now; while it is open, it is that already."""
     if span._is_open():
         return False
+    if span._dd is None and not span._written:  # deferred: it waits to be handed over
+        handover.finish()
     if span._written and span._segment is not None:
         buffer, past = span._segment.buffer, copy.copy(span)
         with suppress(ValueError):  # it has been taken
@@ -38,6 +42,7 @@ def renewed(span: Span) -> bool:
                 send_soon(buffer)
     span._tags, span._end_ns, span._written = span._given, 0, False
     span._dd = span._segment = None
+    span._id = 0
     return True
 
 
@@ -79,8 +84,19 @@ def _below(span: Span, above: Entry | None, segment: Segment) -> tuple[int, int,
     return segment.context.span_id or 0, 0, ddtrace.config.service, ""
 
 
+def _defer(span: Span, start_ns: int | None) -> None:
+    deferred.begin(span, start_ns)
+    if watch.asleep:
+        watch.wake()
+    if span._tags and not AT_ONCE.isdisjoint(span._tags):
+        span._known()
+
+
 def start(span: Span, above: Entry | None, start_ns: int | None, *, activate: bool) -> None:
-    """It is a ddtrace span from its start."""
+    """It is a ddtrace span, from its start or, if it is a local root, when it must be one."""
+    if above is None and tracer.context_provider is provider and deferred.may_be(span._parent):
+        _defer(span, start_ns)
+        return
     parent: DDSpan | Context | None
     if span._parent is not None:
         parent = span._parent._context

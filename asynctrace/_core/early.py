@@ -18,6 +18,7 @@ from time import time_ns
 from typing import TYPE_CHECKING
 
 from asynctrace._core import aggregator
+from asynctrace._core.deferred import parents, start_parents
 from asynctrace._core.handover import handover
 from asynctrace._core.listening import listeners
 from asynctrace._core.record import drained
@@ -124,11 +125,14 @@ class Watch:
     def tidy() -> None:
         """While the tracer is off, ddtrace hands nothing over: what waits is let go of."""
         if not tracer.enabled:
+            start_parents(0)
             let_go()
 
     @staticmethod
     def _is_needed() -> bool:
-        return bool(handover.waiting) or (tracer.enabled and (bool(late) or bool(aggregator.open_traces())))
+        if handover.waiting or parents:
+            return True
+        return tracer.enabled and (bool(late) or bool(aggregator.open_traces()))
 
     def look(self, *, quiet_ns: int | None = None) -> None:
         """Hand over what has ended of the traces of which nothing has left for `quiet_ns`."""
@@ -154,6 +158,7 @@ class Watch:
 
     def _look(self, quiet_ns: int | None) -> None:
         quiet, now = self.quiet_ns if quiet_ns is None else quiet_ns, time_ns()
+        start_parents(quiet)
         traces = aggregator.open_traces()
         self._left_ns = {key: self._left_ns.get(key, span.start_ns) for key, _, span in traces}
         due = [(self._left_ns[key], key, span) for key, ended, span in traces if ended or _waiting(key)]
@@ -204,6 +209,8 @@ def _send_lots(buffer: Buffer) -> None:
 
 def _send_lot(buffer: Buffer) -> None:
     """They leave; while their trace may yet be dropped, not before they are too many."""
+    for segment in buffer.segments:
+        segment.start()
     waiting = len(buffer.done)
     if waiting < buffer.limit and not all(map(_is_kept, buffer.segments)):
         buffer.most = min(waiting + LOT, buffer.limit)

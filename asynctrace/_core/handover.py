@@ -65,6 +65,14 @@ class Handover:
         except Exception:
             log.debug("span %r could not be handed over", span.name, exc_info=True)
 
+    def may_wait(self) -> bool:
+        """Whether what ends now may."""
+        return self.takes and len(self.waiting) < MOST and not watched_at_end()
+
+    def wait(self, send: Callable[[T], None], what: T) -> None:
+        """The thread will do this. It must not raise."""
+        self.waiting.append((send, what))
+
     def add(self, span: DDSpan, end_ns: int) -> bool:
         """The span ends now, for everybody who looks at it; whether the thread will see to the rest."""
         if len(self.waiting) >= MOST or watched_at_end():

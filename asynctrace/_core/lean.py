@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 
-from asynctrace._core.aggregator import may_be_told_later
+from asynctrace._core.aggregator import may_be_told_later, may_begin as may_be_begun
 from asynctrace._core.naming import is_on as is_switched_on, is_true
-from asynctrace._core.tracer import watchers
+from asynctrace._core.tracer import setting, watchers
 
 PRODUCTS = (
     "DD_LLMOBS_ENABLED",
@@ -39,6 +39,10 @@ _wanted = wanted()
 
 may_begin = not is_true(os.environ.get("DD_PROFILING_ENABLED", ""))
 """Whether a local root may be a record, in a trace of which this process has sent spans: the profiler wants one."""
+
+
+may_defer = may_begin and may_be_begun() and not setting("_report_hostname")
+"""Whether ddtrace may be told later of a trace's first span."""
 
 
 def is_on() -> bool:

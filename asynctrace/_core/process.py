@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddtrace.trace import Span as DDSpan, tracer
 
+from asynctrace._core.deferred import start_parents
 from asynctrace._core.early import everything, watch
 from asynctrace._core.handover import handover
 from asynctrace._core.provider import Foreign, provider, top_entry
@@ -89,6 +90,10 @@ _forked = -SETTLED
 def _before() -> None:
     global _held
     _held = handover.hold()
+    try:
+        start_parents(0)  # what has ended below them leaves from here
+    except Exception:
+        log.debug("open spans could not be started before a fork", exc_info=True)
 
 
 def _in_parent() -> None:

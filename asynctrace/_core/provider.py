@@ -66,6 +66,10 @@ class Entry:
         """What ddtrace sees as the active span, and takes as the parent of the next one."""
         raise NotImplementedError
 
+    def shown(self) -> DDSpan | Context | None:
+        """What stands for it with those who want to know no more than the ids of what runs."""
+        return self.as_parent()
+
     def context_here(self) -> Context | None:
         """Where work belongs that is done while this is active, for use elsewhere; holds no span."""
         parent = self.as_parent()
@@ -244,6 +248,11 @@ def active_entry() -> Entry | None:
     return None
 
 
+def _wants_ids(frame: FrameType) -> bool:
+    """Whether ddtrace asks what is active to publish its ids: at each step of a task, under its asyncio integration."""
+    return frame.f_globals.get("__name__") == "ddtrace.internal.opentelemetry.thread_context"
+
+
 class Provider(BaseContextProvider):
     """asynctrace's rule behind ddtrace's own interface, so that it holds for every span of ddtrace, too."""
 
@@ -251,8 +260,9 @@ class Provider(BaseContextProvider):
         return self.active() is not None
 
     def active(self) -> DDSpan | Context | None:
-        entry = active_entry()
-        return None if entry is None else entry.as_parent()
+        if (entry := active_entry()) is None:
+            return None
+        return entry.shown() if _wants_ids(sys._getframe(1)) else entry.as_parent()
 
     def activate(self, ctx: DDSpan | Context | None) -> None:
         """Make `ctx` active, as ddtrace and its integrations do. What is in the chain becomes its top again."""
@@ -292,7 +302,7 @@ class Provider(BaseContextProvider):
         Records are told apart by their local root only: to publish each would cost as much as the record itself.
         """
         running.segment = segment
-        root = segment.root or segment.context
+        root = segment.shown()
         if running.span_id != root.span_id:
             running.span_id = root.span_id
             super().activate(root)
@@ -304,7 +314,7 @@ class Provider(BaseContextProvider):
         elif (segment := top.written()) is not None:
             self.announce_segment(segment)
         else:
-            self.announce(self.active())
+            self.announce(None if (entry := active_entry()) is None else entry.shown())
 
     @staticmethod
     def _find(ctx: DDSpan | Context) -> Entry | None:

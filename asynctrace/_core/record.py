@@ -21,6 +21,8 @@ from asynctrace._core.values import AT_ONCE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ddtrace.trace import Context
+
     from asynctrace._core.segment import Buffer, Segment
     from asynctrace._core.span import Span
 
@@ -41,6 +43,7 @@ NOBODY: Any = object()
 
 def early(record: Span, segment: Segment) -> DDSpan:
     """The ddtrace span that a record will be: a parent for others, a home for what only ddtrace can keep."""
+    segment.start()
     span = DDSpan(
         record._name,
         record._service,
@@ -58,6 +61,8 @@ def early(record: Span, segment: Segment) -> DDSpan:
     if record._source:
         span.set_tag(_SERVICE_SOURCE, record._source)
     set_tags(span, record._tags or {})
+    if record._end_ns:
+        span.duration_ns = record._end_ns - record._start_ns
     if segment.first is record:
         segment.root, segment.first = span, None
         doors.set_tags(span, doors.process_tags())
@@ -65,8 +70,35 @@ def early(record: Span, segment: Segment) -> DDSpan:
         doors.adopt(span, segment.first.as_parent())
     elif segment.root is not None:
         doors.adopt(span, segment.root)
-    if record._end_ns:
-        span.duration_ns = record._end_ns - record._start_ns
+    return span
+
+
+def deferred_root(root: Span, place: Context | None, tags: dict[str, Any]) -> DDSpan:
+    """The ddtrace span that a deferred local root is from now on: ddtrace ends it."""
+    span = DDSpan(
+        root._name,
+        root._service,
+        root._resource,
+        root._type,
+        root._trace_id,
+        root._id,
+        root._parent_id or None,
+        None,
+        place,
+        [doors.on_finish],
+    )
+    span.start_ns = root._start_ns
+    service = root._service
+    fixed = doors.process_tags()
+    fixed.update(_tags_below(place, has_version=service == ddtrace.config.service))
+    if root._source:
+        fixed[_SERVICE_SOURCE] = root._source
+    if AT_ONCE.isdisjoint(tags):
+        fixed.update(tags)
+        doors.set_tags(span, fixed)
+    else:
+        doors.set_tags(span, fixed)
+        set_tags(span, tags)
     return span
 
 
@@ -224,7 +256,11 @@ def source_at_end(source: str, service: str | None, component: str | None) -> st
 
 def tags_of(segment: Segment, service: str | None) -> dict[str, Any]:
     """What ddtrace gives every span of that service in that segment at its start."""
-    config, fixed = ddtrace.config, doors.propagated_tags(segment.context)
+    return _tags_below(segment.context, has_version=_has_version(segment, service))
+
+
+def _tags_below(place: Context | None, *, has_version: bool) -> dict[str, Any]:
+    config, fixed = ddtrace.config, doors.propagated_tags(place)
     if fixed:
         for key in _NOT_PASSED_ON:
             fixed.pop(key, None)
@@ -232,7 +268,7 @@ def tags_of(segment: Segment, service: str | None) -> dict[str, Any]:
     if (config.env or config.version) and not doors.as_opentelemetry():
         if config.env:
             fixed["env"] = config.env
-        if config.version and _has_version(segment, service):
+        if config.version and has_version:
             fixed["version"] = config.version
     return fixed
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 import os
 import random
 import threading
+from contextlib import suppress
 from time import time_ns
 from typing import TYPE_CHECKING
 
+from ddtrace.trace import Context
+
 from asynctrace._core import lean
 from asynctrace._core.aggregator import holds, partial_flush_most
-from asynctrace._core.tracer import is_from_elsewhere, local_root
+from asynctrace._core.tracer import is_from_elsewhere, local_root, setting
 
 if TYPE_CHECKING:
-    from ddtrace.trace import Context, Span as DDSpan
+    from ddtrace.trace import Span as DDSpan
 
     from asynctrace._core.span import Span
 
@@ -47,19 +50,40 @@ class Buffer:
 class Segment:
     """One local root, and where the records below it wait."""
 
-    __slots__ = ("buffer", "context", "first", "root", "service", "takes", "trace_id")
+    __slots__ = ("buffer", "deferred", "first", "place", "root", "service", "takes", "trace_id")
 
-    def __init__(self, buffer: Buffer, context: Context, root: DDSpan | None) -> None:
+    def __init__(
+        self, buffer: Buffer, place: Context | None, root: DDSpan | None, deferred: Span | None = None
+    ) -> None:
         self.buffer = buffer
-        self.context = context
+        self.place = place
+        """The local root's context; while that is a record, or deferred, the one it is below."""
         self.root = root
+        self.deferred = deferred
+        """The local root, while ddtrace has not been told of it."""
         self.trace_id = buffer.trace_id
-        self.service = None if root is None else root.service
+        self.service = root.service if root is not None else None if deferred is None else deferred._service
         """The local root's, as the first record below it began; it may be set again."""
         self.first: Span | None = None
         """The local root, while it is a record."""
-        self.takes = lean.is_on()
+        self.takes = deferred is not None or lean.is_on()
         """Whether spans below become records."""
+
+    @property
+    def context(self) -> Context:
+        """What the contexts of its spans have in common."""
+        if self.place is None:
+            self.start()
+        return self.place  # type: ignore[return-value]  # there is one, once it has a root
+
+    def start(self) -> None:
+        """Have ddtrace know of the local root."""
+        if self.deferred is not None:
+            self.deferred.as_parent()
+
+    def shown(self) -> DDSpan | Context:
+        """What stands for its records with those who want to know no more than which trace runs."""
+        return (self.root or self.context) if self.deferred is None else self.deferred.shown()
 
 
 class _Hole(list["Span"]):
@@ -124,6 +148,19 @@ def _late_segment(context: Context, root: DDSpan | None) -> Segment | None:
     return Segment(buffer, context, root)
 
 
+def join(segment: Segment) -> None:
+    """A deferred local root is one of ddtrace's from now on: what waits below it leaves as that does."""
+    own = segment.buffer
+    if (buffer := buffers.setdefault(own.trace_id, own)) is own:
+        return
+    buffer.segments.append(segment)
+    segment.buffer = buffer
+    own.left = True  # whoever ends a record now, and has looked before, sends it
+    with suppress(IndexError):
+        while own.done:
+            buffer.done.append(own.done.pop())
+
+
 def leave(trace_id: int) -> Buffer | None:
     """A trace is handed over, all that was left of it: its buffer."""
     if (buffer := buffers.pop(trace_id, None)) is not None:
@@ -138,8 +175,21 @@ class _Running(threading.local):
     segment: Segment | None = None
     span_id: int | None = None
 
+    def __init__(self) -> None:
+        self.ids = Context(is_remote=False)
+        """The ids of a root that ddtrace does not know of yet, for as long as it takes to read them."""
+
 
 running = _Running()
+
+
+def new_trace_id(now_ns: int) -> int:
+    """As ddtrace makes them: the upper half is the second the trace begins in, unless ids have 64 bits."""
+    lower = new_id(64) or 1
+    return (now_ns // 10**9 << 96) | lower if _LONG_IDS else lower
+
+
+_LONG_IDS = setting("_128_bit_trace_id_enabled", default=True)
 
 _random = random.Random()  # noqa: S311 - ids, not secrets; not the module's own: the user may seed that
 new_id = _random.getrandbits

@@ -2,7 +2,7 @@
 
 Behind it is a ddtrace span, or a record: below a span that ddtrace has yet to hand over, a span is only written down
 (`segment.py`), and becomes a ddtrace span when its trace leaves or when somebody asks ddtrace for it (`record.py`).
-Nothing outside `_core` knows which it is.
+So does a local root that is deferred (`deferred.py`). Nothing outside `_core` knows which it is.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from ddtrace.trace import Span as DDSpan, tracer
 
-from asynctrace._core import begin
+from asynctrace._core import begin, deferred
 from asynctrace._core.cancel import cut_short
 from asynctrace._core.context import SpanContext
-from asynctrace._core.early import send_ahead, send_soon
+from asynctrace._core.early import send_ahead, send_soon, watch
 from asynctrace._core.errors import UsageError
 from asynctrace._core.failure import record_error
 from asynctrace._core.handover import handover
@@ -64,6 +64,7 @@ class Span(Entry):
         "_source",
         "_start_ns",
         "_tags",
+        "_trace_id",
         "_type",
         "_under",
         "_written",
@@ -80,7 +81,13 @@ class Span(Entry):
 
     _tags: dict[str, Any] | None
     _start_ns: int
+
     _id: int
+    """0 until it is opened."""
+
+    _trace_id: int
+    """Of one that is deferred (`deferred.py`)."""
+
     _parent_id: int
 
     _chosen: str | None
@@ -111,7 +118,7 @@ class Span(Entry):
         self._chosen = service
         self._type = type
         self._tags = self._given = tags
-        self._end_ns = 0
+        self._end_ns = self._id = 0
         self._written = False
         self.previous = self.owner = self.frame = self._dd = self._segment = None
 
@@ -123,7 +130,7 @@ class Span(Entry):
 
     def open(self, *, activate: bool = True, start_ns: int | None = None) -> Self:
         """Start the span, at `start_ns` if given; for integrations: without making it active."""
-        if (self._segment is not None or self._dd is not None) and not begin.renewed(self):
+        if self._id and not begin.renewed(self):
             return self
         ours = tracer.context_provider is provider
         above: Entry | None = None
@@ -155,7 +162,7 @@ class Span(Entry):
     def _announce(self) -> None:
         """Tell ddtrace's listeners what runs."""
         if not self._written:
-            provider.announce(self._known())
+            provider.announce(self.shown())
         elif self._segment is not None and self._segment is not running.segment:
             provider.announce_segment(self._segment)
 
@@ -164,11 +171,14 @@ class Span(Entry):
     def set_tag(self, key: str, value: Any = None) -> None:
         """Set a tag: text, a number (a metric, then), or anything with a `str()`."""
         key, value = fit(key, value)
-        if self._dd is None and self._segment is not None and key not in AT_ONCE:
-            tags = self._tags
-            if tags is None or tags is self._given:
-                tags = self._tags = dict(tags or ())
-            tags[key] = value
+        if self._id and key not in AT_ONCE:
+            if self._dd is None:
+                tags = self._tags
+                if tags is None or tags is self._given:
+                    tags = self._tags = dict(tags or ())
+                tags[key] = value
+            if self._dd is not None:  # by now
+                self._dd.set_tag(key, value)
         else:
             self._known().set_tag(key, value)
 
@@ -211,25 +221,27 @@ class Span(Entry):
     @property
     def resource(self) -> str:
         """What is worked on: a route, a query, a queue. May be set until the end."""
-        if self._dd is None and self._segment is not None:
+        if self._dd is None and self._id:
             return self._name if self._resource is None else self._resource
         return self._known().resource
 
     @resource.setter
     def resource(self, value: str) -> None:
         self._resource = text(value)
-        if self._dd is not None or self._segment is None:
+        if self._dd is not None or not self._id:
             self._known().resource = self._resource
 
     @property
     def trace_id(self) -> int:
         """The trace's id, 128 bits."""
-        return self._segment.trace_id if self._written and self._segment else self._known().trace_id
+        if self._written and self._segment is not None:
+            return self._segment.trace_id
+        return self._trace_id if self._is_deferred() else self._known().trace_id
 
     @property
     def span_id(self) -> int:
         """The span's id, 64 bits."""
-        return self._id if self._written else self._known().span_id
+        return self._id if self._written or self._is_deferred() else self._known().span_id
 
     @property
     def context(self) -> SpanContext:
@@ -249,7 +261,7 @@ class Span(Entry):
         """End it; anywhere, in any task or thread. Ending twice does nothing."""
         if not self._written:
             if not self._end_ns:
-                self._finish_started(self._dd or self._known())
+                self._finish_started()
             return
         end, dd = time_ns(), self._dd
         if dd is not None and dd.duration_ns is not None:  # ended by way of ddtrace
@@ -267,20 +279,31 @@ class Span(Entry):
         elif len(buffer.done) >= buffer.most:
             send_ahead(buffer)
 
-    def _finish_started(self, dd: DDSpan) -> None:
-        if dd.duration_ns is not None:
+    def _finish_started(self) -> None:
+        # another provider may look for what has ended in the context where it ends
+        may_wait = tracer.context_provider is provider
+        if (dd := self._dd) is None and not (may_wait and self._id and handover.may_wait()):
+            dd = self._known()
+        if dd is not None and dd.duration_ns is not None:
             return
-        was_active = top_entry.get() is self
-        now = time_ns()
+        was_active, now = top_entry.get() is self, time_ns()
+        if self._end_ns:
+            return
         self._end_ns = now if now > self._start_ns else self._start_ns + 1
         self.pop()
-        # another provider may look for what has ended in the context where it ends
-        handover.end(dd, self._end_ns, may_wait=tracer.context_provider is provider)
+        if dd is not None:
+            handover.end(dd, self._end_ns, may_wait=may_wait)
+        elif tracer.enabled:
+            handover.wait(deferred.end, self)
+            if watch.asleep:
+                watch.wake()
+        else:
+            deferred.drop(self)
         if was_active:
             provider.announce_top()
 
     def __enter__(self) -> Self:
-        if (self._dd is not None or self._segment is not None) and self._is_open():
+        if self._id and self._is_open():
             return self  # with start_span(...): it is open already
         self.open()
         if self.owner is not None:
@@ -300,6 +323,10 @@ class Span(Entry):
         dd = self._dd
         return not self._end_ns and (dd is None or dd.duration_ns is None)
 
+    def _is_deferred(self) -> bool:
+        """Whether it is a local root that ddtrace has not been told of."""
+        return self._dd is None and self._id != 0 and not self._written
+
     @property
     def ended_ns(self) -> int:
         if self._end_ns or self._dd is None:
@@ -309,20 +336,32 @@ class Span(Entry):
     def as_parent(self) -> DDSpan:
         return self._known()
 
+    def shown(self) -> DDSpan | Context:
+        if self._written and self._segment is not None:
+            return self._segment.shown()
+        return deferred.ids(self) if self._is_deferred() else self._known()
+
     def context_here(self) -> Context:
-        if self._dd is None and self._segment is not None:
+        if self._dd is None and self._written and self._segment is not None:
             return self._segment.context.copy(self._segment.trace_id, self._id)
+        if self._is_deferred() and (context := deferred.decided(self)) is not None:
+            return context
         return self._known().context
 
     def local_root(self) -> weakref.ref[DDSpan] | None:
-        if not self._written:
-            return weak_root(self._known())
-        root = None if self._segment is None else self._segment.root
-        return None if root is None else weakref.ref(root)
+        if self._written:
+            root = None if self._segment is None else self._segment.root
+            return None if root is None else weakref.ref(root)
+        if self._is_deferred() and deferred.decided(self) is not None:
+            return None
+        return weak_root(self._known())
 
     def segment(self) -> Segment | None:
-        if self._segment is None and self._dd is not None:
-            self._segment = segment_of(self._dd)
+        if self._segment is None:
+            if self._dd is not None:
+                self._segment = segment_of(self._dd)
+            elif self._id:
+                return deferred.segment_of(self)
         return self._segment
 
     def written(self) -> Segment | None:
@@ -334,11 +373,13 @@ class Span(Entry):
     def _known(self) -> DDSpan:
         """The ddtrace span it is, or becomes now."""
         if self._dd is None:
-            if self._segment is None:
+            if not self._id:
                 raise UsageError(
                     f"the span {self._name!r} has not been started",
                     hint="`with span(...) as s:`, or start_span(...)",
                 )
+            if not self._written or self._segment is None:
+                return deferred.start(self)
             self._dd = early(self, self._segment)
         return self._dd
 

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
 def tag(span: Span, tags: Fit) -> None:
     """Set them on a span that is open; none of those in `values.AT_ONCE`."""
-    if span._dd is None and span._segment is not None:
+    if not span._id:
+        span._known()
+    if span._dd is None:
         if span._tags is None or span._tags is span._given:
             span._tags = {**(span._tags or {}), **tags}
         else:
             span._tags.update(tags)
-    else:
-        set_tags(span._known(), tags)
+    if span._dd is not None:  # by now
+        set_tags(span._dd, tags)

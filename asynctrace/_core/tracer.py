@@ -143,6 +143,16 @@ def is_from_elsewhere(context: Context) -> bool:
     return bool(getattr(context, "_is_remote", True))
 
 
+def is_linked(context: Context) -> bool:
+    """Whether a span below this context gets links from it: of headers that did not agree."""
+    return bool(getattr(context, "_span_links", True))
+
+
+def on_finish(span: DDSpan) -> None:
+    """What ddtrace does at the end of spans that it has started."""
+    tracer._on_span_finish(span)
+
+
 def process_tags() -> dict[str, Any]:
     """What ddtrace puts on a local root to say which process made it."""
     tags: dict[str, Any] = {"process_id": os.getpid()}
@@ -207,7 +217,7 @@ def is_inferred(service: str | None) -> bool:
     return service == getattr(ddtrace.config, "_inferred_base_service", "") or service in _default_services()
 
 
-def propagated_tags(context: Context) -> dict[str, str]:
+def propagated_tags(context: Context | None) -> dict[str, str]:
     """The tags that came with the trace from elsewhere, `_dd.p.*`: all of its spans have them."""
     said: dict[str, str] | None = getattr(context, "_meta", None)
     if not said:

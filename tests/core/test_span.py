@@ -431,7 +431,7 @@ def test_an_unopened_span_says_how(traces: Recorder) -> None:
 def test_with_start_span_is_one_span(sink: Sink) -> None:
     """`with start_span(...)` is a natural slip: one span, ended by its block, and nothing hangs below it."""
     program = """
-        import faulthandler; faulthandler.dump_traceback_later(2, exit=True)
+        import faulthandler; faulthandler.dump_traceback_later(10, exit=True)
         from asynctrace import start_span
         from asynctrace.testing import Recorder
         from ddtrace.trace import tracer
