@@ -86,10 +86,24 @@ def _below(span: Span, above: Entry | None, segment: Segment) -> tuple[int, int,
 
 def _defer(span: Span, start_ns: int | None) -> None:
     deferred.begin(span, start_ns)
-    if watch.asleep:
-        watch.wake()
     if span._tags and not AT_ONCE.isdisjoint(span._tags):
         span._known()
+
+
+def at_last(span: Span) -> DDSpan:
+    """The ddtrace span of one that was deferred."""
+    dd = deferred.start(span)
+    if watch.asleep:
+        watch.wake()
+    return dd
+
+
+def segment_of(span: Span) -> Segment | None:
+    """Where records below one that is deferred wait."""
+    segment = deferred.segment_of(span)
+    if watch.asleep:
+        watch.wake()
+    return segment
 
 
 def start(span: Span, above: Entry | None, start_ns: int | None, *, activate: bool) -> None:

@@ -361,7 +361,7 @@ class Span(Entry):
             if self._dd is not None:
                 self._segment = segment_of(self._dd)
             elif self._id:
-                return deferred.segment_of(self)
+                return begin.segment_of(self)
         return self._segment
 
     def written(self) -> Segment | None:
@@ -379,7 +379,7 @@ class Span(Entry):
                     hint="`with span(...) as s:`, or start_span(...)",
                 )
             if not self._written or self._segment is None:
-                return deferred.start(self)
+                return begin.at_last(self)
             self._dd = early(self, self._segment)
         return self._dd
 

@@ -11,7 +11,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ddtrace.trace import Context, Span as DDSpan, tracer
+from ddtrace.trace import Context, Span as DDSpan, TraceFilter, tracer
 
 from asynctrace import ROOT, SpanContext, current_span, span, start_span
 from asynctrace._core import deferred, lean
@@ -166,6 +166,33 @@ def test_open_for_long(traces: Recorder) -> None:
         with span("another"):
             pass
     assert traces.tree() == "root\n  open\n    ended\n    another"
+
+
+@pytest.mark.parametrize("how", ["asked for", "a record below", "neither"])
+def test_the_thread_sleeps_meanwhile(how: str) -> None:
+    """It wakes for what is to leave."""
+    came = threading.Event()
+
+    class Theirs(TraceFilter):
+        def process_trace(self, trace: list[DDSpan]) -> list[DDSpan] | None:
+            came.set()
+            return trace
+
+    tracer.configure(trace_processors=[Theirs()])
+    handover.release()
+    try:
+        with span("root"):
+            while not watch.asleep:  # until it sees that there is nothing to do
+                threading.Event().wait(0.01)
+            if how == "asked for":
+                tracer.current_span()
+            elif how == "a record below":
+                with span("record"):
+                    pass
+        assert came.wait(5)
+    finally:
+        assert handover.hold()
+        tracer.configure(trace_processors=[])
 
 
 def test_many_records_below(traces: Recorder) -> None:
