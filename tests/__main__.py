@@ -43,6 +43,8 @@ def main() -> int:
     """Lints or tests; the exit code is theirs."""
     argv = ensure("test", "tests", sys.argv[1:])
     os.chdir(ROOT)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would each compile everything anew
+    sys.dont_write_bytecode = False
     if argv[:1] == ["--lint"]:
         return lint()
     if argv[:1] == ["--coverage"]:
