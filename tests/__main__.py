@@ -43,7 +43,8 @@ def main() -> int:
     """Lints or tests; the exit code is theirs."""
     argv = ensure("test", "tests", sys.argv[1:])
     os.chdir(ROOT)
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would each compile everything anew
+    # hundreds of processes would each compile everything anew
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     if argv[:1] == ["--lint"]:
         return lint()
