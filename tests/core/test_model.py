@@ -316,7 +316,7 @@ def test_random_programs(program: Program, loop: asyncio.AbstractEventLoop) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @these(4000)
 @given(program=programs())
 def test_many_random_programs(program: Program, loop: asyncio.AbstractEventLoop) -> None:
