@@ -2,7 +2,7 @@
 
 `--python 3.12` runs it on another interpreter; `--lint` runs the linters and the type checker instead; `--coverage`
 measures meanwhile which of the core's branches it takes, and fails below what pyproject.toml asks for. The quick part
-as a whole (`-m "not slow"`) runs in several processes, unless `-n` says in how many.
+(`-m "not slow"`), as a whole or whole folders of it, runs in several processes, unless `-n` says in how many.
 """
 
 import os
@@ -31,8 +31,8 @@ def measured(argv: "list[str]") -> int:
 
 
 def in_parallel(argv: "list[str]") -> "list[str]":
-    """The arguments, with as many processes as the machine has use for, where they ask for the whole quick part."""
-    named = [one for one in argv if os.path.exists(one.split("::")[0])]  # noqa: PTH110 - old Pythons read this
+    """The arguments, with as many processes as the machine has use for, where they ask for much of the quick part."""
+    named = [one for one in argv if os.path.isfile(one.split("::")[0])]  # noqa: PTH113 - old Pythons read this
     chosen = [one for one in argv if one.startswith(("-n", "--pdb", "-s", "--dist"))]
     if "not slow" not in argv or named or chosen:
         return argv
@@ -43,6 +43,9 @@ def main() -> int:
     """Lints or tests; the exit code is theirs."""
     argv = ensure("test", "tests", sys.argv[1:])
     os.chdir(ROOT)
+    # hundreds of processes would each compile everything anew
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     if argv[:1] == ["--lint"]:
         return lint()
     if argv[:1] == ["--coverage"]:

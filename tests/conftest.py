@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import time
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,6 +28,7 @@ os.environ.update(
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
     from demos.services import Service
 
@@ -37,6 +39,18 @@ def pytest_configure(config: pytest.Config) -> None:
         from asynctrace import pytest_plugin
 
         config.pluginmanager.register(pytest_plugin, "asynctrace")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Side by side, files with patient tests come first: a long test that begins last holds everybody up."""
+    if not hasattr(config, "workerinput"):
+        return
+    patience: dict[Path, float] = defaultdict(float)
+    for item in items:
+        if limit := item.get_closest_marker("timeout"):
+            patience[item.path] = max(patience[item.path], limit.args[0])
+    items.sort(key=lambda item: -patience[item.path])
 
 
 ON_BOTH = (

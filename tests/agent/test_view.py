@@ -32,6 +32,7 @@ def view() -> Iterator[View]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_it_is_ready_at_once() -> None:
     """0.6 s after the interpreter; what that takes by itself is measured beside it."""
     began = time.perf_counter()
@@ -198,6 +199,7 @@ EVIL: dict[str, tuple[str, bytes]] = {
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", EVIL)
 def test_no_body_costs_much(name: str) -> None:

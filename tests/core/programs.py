@@ -109,11 +109,14 @@ class Turns:
 
     async def _settle(self) -> None:
         """Until everybody waits."""
-        quiet = 0
+        quiet, before = 0, self._signs_of_life()
         while quiet < QUIET_ROUNDS:
-            before = self._signs, sum(task.done() for task in self._known)
             await asyncio.sleep(0)
-            quiet = quiet + 1 if before == (self._signs, sum(task.done() for task in self._known)) else 0
+            now = self._signs_of_life()
+            quiet, before = quiet + 1 if now == before else 0, now
+
+    def _signs_of_life(self) -> tuple[int, int]:
+        return self._signs, [task.done() for task in self._known].count(True)
 
 
 def seen(main: Main, schedule: tuple[int, ...], loop: asyncio.AbstractEventLoop | None = None) -> str:

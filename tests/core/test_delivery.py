@@ -262,6 +262,7 @@ def timed(program: str, url: str) -> tuple[float, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(100)
 @pytest.mark.parametrize("kind", ["dead", "500", "hangs"])
 def test_an_agent_that_is_no_help(kind: str) -> None:

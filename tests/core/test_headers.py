@@ -269,6 +269,7 @@ def hostile_headers() -> Iterator[object]:
         yield [[value, "7", "7"], *GOOD.items()]
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_ten_thousand_hostile_headers(traces: Recorder, caplog: pytest.LogCaptureFixture) -> None:
     """Of every Python type, as value, key, pair, or in place of all headers: no exception, no lost local context."""

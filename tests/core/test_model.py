@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -111,6 +112,12 @@ class Room:
         return kinds
 
 
+@cache
+def up_to(most: int) -> st.SearchStrategy[int]:
+    """Made once: to make a strategy takes longer than to draw from it."""
+    return st.integers(0, most)
+
+
 class Drawing:
     """Makes up one program."""
 
@@ -125,12 +132,12 @@ class Drawing:
         return f"{kind}{self.count}"
 
     def one_of(self, *choices: Any) -> Any:
-        return self.draw(st.sampled_from(choices))
+        return choices[self.draw(up_to(len(choices) - 1))]
 
     def body(self, room: Room, most: int = 3) -> Body:
         statements: list[Statement] = []
         kinds = room.kinds()
-        for _ in range(self.draw(st.integers(1, most))):
+        for _ in range(1 + self.draw(up_to(most - 1))):
             if self.left > 0:
                 self.left -= 1
                 statements.append(self.statement(self.one_of(*kinds), room))
@@ -206,7 +213,7 @@ class Drawing:
         return Yield()
 
     def loop(self, room: Room) -> Statement:
-        plain = self.draw(st.booleans())
+        plain = self.one_of(False, True)
         how = self.one_of("aclosing", "gc", "sync")
         inside = replace(room.deeper, items=True, generator=True, plain=room.plain or plain)
         if how == "sync":
@@ -215,7 +222,7 @@ class Drawing:
         if how == "gc":
             body = replace(body, depth=0, waits=False, plain=True)
         name = "" if plain else self.name("s")
-        stop = self.draw(st.integers(0, 2))
+        stop = self.draw(up_to(2))
         return Loop(name, self.body(inside, 4), self.body(body), stop, how)
 
     # -- queues
@@ -223,7 +230,7 @@ class Drawing:
     def worker(self, room: Room) -> Body:
         """Takes what there is."""
         kinds = ("get", "get", "span", "start", "each", "processing", "batch")
-        return tuple(self.statement(self.one_of(*kinds), room) for _ in range(self.draw(st.integers(1, 5))))
+        return tuple(self.statement(self.one_of(*kinds), room) for _ in range(1 + self.draw(up_to(4))))
 
     def put(self, _: Room) -> Statement:
         return Put(self.one_of(*QUEUES))
@@ -309,7 +316,7 @@ def test_random_programs(program: Program, loop: asyncio.AbstractEventLoop) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @these(4000)
 @given(program=programs())
 def test_many_random_programs(program: Program, loop: asyncio.AbstractEventLoop) -> None:

@@ -71,6 +71,7 @@ def test_each_trace_has_an_address(ran: subprocess.CompletedProcess[str]) -> Non
     )
 
 
+@pytest.mark.slow
 def test_a_viewer_beside_gets_the_traces() -> None:
     """Where `asynctrace view` runs, the addresses are its own, and outlive the demo."""
     with viewing() as view:
@@ -100,6 +101,7 @@ def test_at_a_terminal_the_page_stays_until_enter() -> None:
     os.close(ours)
 
 
+@pytest.mark.slow
 def test_the_users_environment_does_no_harm() -> None:
     """Tracing settings are for the user's programs; a terminal that can't write bars gets others."""
     ran = demo(
@@ -139,7 +141,10 @@ def listens(address: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 0), pytest.param(signal.SIGTERM, 128 + signal.SIGTERM, marks=pytest.mark.slow)],
+)
 def test_keep_leaves_everything_running_until_it_is_told(number: signal.Signals, code: int) -> None:
     """`--keep` prints the addresses, takes orders, and ends at Ctrl-C with everything it started."""
     with kept() as (process, told):

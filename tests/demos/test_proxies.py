@@ -133,6 +133,7 @@ def test_requests_that_share_a_connection_share_no_trace(untraced: Chain) -> Non
     assert all(line_of(trace) == CALLS for _, trace in (first, second, third))
 
 
+@pytest.mark.alone
 def test_envoys_own_span_stands_between_the_services_spans(traced: Chain) -> None:
     """Envoy's tracer takes our context and hands on its own: child of front's call, parent of back's request."""
     reached, trace = ask(traced, {"front", "envoy", "back"})

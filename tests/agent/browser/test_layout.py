@@ -72,6 +72,7 @@ async def test_no_two_bars_of_a_row_overlap(viewer: Viewer) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_huge_shapes_are_laid_out_in_time(viewer: Viewer) -> None:
     """Ten thousand spans side by side, below each other, or one after the other: each well below a second."""
     for parent, at in (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from asynctrace.agent.spans import Span
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 SLACK = 4
 
 
