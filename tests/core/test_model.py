@@ -6,7 +6,6 @@ import asyncio
 import logging
 import sys
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -112,17 +111,11 @@ class Room:
         return kinds
 
 
-@cache
-def up_to(most: int) -> st.SearchStrategy[int]:
-    """Made once: to make a strategy takes longer than to draw from it."""
-    return st.integers(0, most)
-
-
 class Drawing:
-    """Makes up one program."""
+    """Makes up one program. Every byte is a choice; where there are no more of them, the simplest is made."""
 
-    def __init__(self, draw: Callable[[st.SearchStrategy[Any]], Any]) -> None:
-        self.draw, self.left, self.count = draw, SIZE, 0
+    def __init__(self, choices: bytes) -> None:
+        self.choices, self.left, self.count = iter(choices), SIZE, 0
         self.handles: list[str] = []
         self.kept: list[str] = []
         self.tasks: list[str] = []
@@ -131,13 +124,16 @@ class Drawing:
         self.count += 1
         return f"{kind}{self.count}"
 
+    def number(self, least: int, most: int) -> int:
+        return least + next(self.choices, 0) % (most - least + 1)
+
     def one_of(self, *choices: Any) -> Any:
-        return choices[self.draw(up_to(len(choices) - 1))]
+        return choices[self.number(0, len(choices) - 1)]
 
     def body(self, room: Room, most: int = 3) -> Body:
         statements: list[Statement] = []
         kinds = room.kinds()
-        for _ in range(1 + self.draw(up_to(most - 1))):
+        for _ in range(self.number(1, most)):
             if self.left > 0:
                 self.left -= 1
                 statements.append(self.statement(self.one_of(*kinds), room))
@@ -222,7 +218,7 @@ class Drawing:
         if how == "gc":
             body = replace(body, depth=0, waits=False, plain=True)
         name = "" if plain else self.name("s")
-        stop = self.draw(up_to(2))
+        stop = self.number(0, 2)
         return Loop(name, self.body(inside, 4), self.body(body), stop, how)
 
     # -- queues
@@ -230,7 +226,7 @@ class Drawing:
     def worker(self, room: Room) -> Body:
         """Takes what there is."""
         kinds = ("get", "get", "span", "start", "each", "processing", "batch")
-        return tuple(self.statement(self.one_of(*kinds), room) for _ in range(1 + self.draw(up_to(4))))
+        return tuple(self.statement(self.one_of(*kinds), room) for _ in range(self.number(1, 5)))
 
     def put(self, _: Room) -> Statement:
         return Put(self.one_of(*QUEUES))
@@ -253,17 +249,24 @@ setattr(Drawing, "try", Drawing.try_)
 setattr(Drawing, "yield", Drawing.yield_)
 
 
-@st.composite
-def programs(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Program:
-    """Programs of a few statements."""
-    drawing = Drawing(draw)
+def program(choices: bytes) -> Program:
+    """A program of a few statements."""
+    drawing = Drawing(choices)
+    schedule = tuple(drawing.number(0, 3) for _ in range(drawing.number(1, 4)))
     body = drawing.body(Room(), 8)
-    if draw(st.booleans()):
+    if drawing.one_of(False, True):
         room = Room().task
         items = tuple(Span(drawing.name("p"), (Put("q1"),)) for _ in range(3))
         worker = Start("w", drawing.worker(room) + drawing.body(room))
-        body = (worker, *items, *body) if draw(st.booleans()) else (*items, worker, *body)
-    return Program(body, tuple(draw(st.lists(st.integers(0, 3), min_size=1, max_size=4))))
+        body = (worker, *items, *body) if drawing.one_of(False, True) else (*items, worker, *body)
+    return Program(body, schedule)
+
+
+CHOICES = 200
+"""More than programs need, but for a few."""
+
+PROGRAMS = st.binary(min_size=CHOICES, max_size=CHOICES).map(program)
+"""Made of a row of bytes: to draw each choice by itself takes as long as all the rest, and finds no more."""
 
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -309,7 +312,7 @@ def these(examples: int) -> settings:
 
 @pytest.mark.timeout(60)
 @these(300)
-@given(program=programs())
+@given(program=PROGRAMS)
 def test_random_programs(program: Program, loop: asyncio.AbstractEventLoop) -> None:
     """Whatever a program is made of, every span is where the model says, and ends as it says."""
     check(program, loop)
@@ -318,7 +321,7 @@ def test_random_programs(program: Program, loop: asyncio.AbstractEventLoop) -> N
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @these(4000)
-@given(program=programs())
+@given(program=PROGRAMS)
 def test_many_random_programs(program: Program, loop: asyncio.AbstractEventLoop) -> None:
     """The same for many more."""
     check(program, loop)
