@@ -41,7 +41,7 @@ top_entry: ContextVar[Entry | None] = ContextVar("asynctrace", default=None)
 class Entry:
     """One thing that was made active: a span of ours, or by `Foreign` something of ddtrace's."""
 
-    __slots__ = ("frame", "owner", "previous", "stops")
+    __slots__ = ("frame", "lent_below", "owner", "previous", "stops")
 
     previous: Entry | None
     """What was active before."""
@@ -56,6 +56,9 @@ class Entry:
     """The generator it was opened in: while that is suspended at one of its `stops`, this is not what is active."""
 
     stops: frozenset[int]
+
+    lent_below: Entry
+    """What was active before for those who inherited this, where the owner goes on without it. Set only there."""
 
     @property
     def ended_ns(self) -> int:
@@ -124,7 +127,7 @@ class Entry:
         try:
             top_entry.reset(owner)  # type: ignore[arg-type]  # see is_mine()
         except (ValueError, RuntimeError, TypeError):  # inherited, or used up, or none
-            top_entry.set(below)
+            top_entry.set(getattr(self, "lent_below", below))
         else:
             self.owner = self.previous = None
             if top_entry.get() is not below:
@@ -138,6 +141,8 @@ class Entry:
         while above is not None and above.previous is not self:
             above = above.previous
         if above is not None and self.is_mine():
+            if not hasattr(above, "lent_below"):
+                above.lent_below = self
             above.previous = self.below(left=True)
             top_entry.set(top)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import sys
 from typing import TYPE_CHECKING
@@ -12,9 +13,10 @@ import anyio.from_thread
 import anyio.to_thread
 import pytest
 
-from asynctrace import atraced, current_span, span
+from asynctrace import atraced, current_span, span, start_span
 
 if TYPE_CHECKING:
+    from asynctrace._core.span import Span
     from asynctrace.testing import Recorder
 
 
@@ -207,6 +209,30 @@ async def test_a_task_cancelled_before_its_first_step(traces: Recorder) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
     assert traces.tree() == "a"
+
+
+@pytest.mark.parametrize("deep", [1, 2])
+async def test_a_span_that_is_handed_on_and_outlives_those_above(deep: int, traces: Recorder) -> None:
+    """Whoever ends it goes on with what was active when it was opened, though that has ended meanwhile."""
+    over = asyncio.Event()
+
+    async def finisher(handed: Span) -> None:
+        await over.wait()
+        handed.finish()
+        with span("after"):
+            pass
+
+    async def request() -> asyncio.Task[None]:
+        with span("request"), contextlib.ExitStack() as stack:
+            for _ in range(deep - 1):
+                stack.enter_context(span("inside"))
+            return asyncio.create_task(finisher(start_span("upload")))
+
+    task = await request()
+    over.set()
+    await task
+    inside = "  " * (deep - 1)
+    assert traces.tree() == "request\n" + "  inside\n" * (deep - 1) + f"{inside}  upload\n{inside}  after"
 
 
 async def test_many_at_once_do_not_mix(traces: Recorder) -> None:
