@@ -153,8 +153,8 @@ _forked_ns = 0
 
 def _in_child() -> None:
     """What was begun before, the parent process delivers."""
-    global _forked_ns
-    _forked_ns = time_ns()
+    global _forked_ns, _starting
+    _forked_ns, _starting = time_ns(), threading.RLock()  # another thread may have held it
     parents.clear()
 
 

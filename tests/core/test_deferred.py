@@ -442,11 +442,10 @@ def test_who_runs_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_forked_off(sink: Sink) -> None:
     """The parent process sends it; what is opened below it in the child arrives under it, once."""
     program = """
-        import asyncio, os, time
+        import asyncio, os
         from asynctrace import span, shutdown
         with span("first"):
             pass
-        time.sleep(0.1)
         with span("root") as root:
             with span("record"):
                 pass
@@ -467,6 +466,36 @@ def test_forked_off(sink: Sink) -> None:
     assert {one["parent_id"] for one in spans if one["name"] in {"after", "child", "record"}} == {
         root["span_id"]
     }
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_forked_off_while_another_thread_starts_one(sink: Sink) -> None:
+    """The child process does not wait for a thread that it does not have."""
+    program = """
+        import contextvars, os, signal, threading
+        from asynctrace import span, start_span
+        from asynctrace._core import deferred
+        with span("first"):
+            pass
+        held, over = threading.Event(), threading.Event()
+        def hold():
+            with deferred._starting:
+                held.set()
+                over.wait()
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        root = contextvars.Context().run(start_span, "root")
+        assert root._is_deferred()
+        if not (pid := os.fork()):
+            signal.alarm(5)  # ends it, should it wait
+            root.as_parent()
+            os._exit(0)
+        print(os.waitpid(pid, 0)[1])
+        over.set()
+        thread.join()
+    """
+    assert run(program, DD_TRACE_AGENT_URL=sink.url) == "0"
 
 
 def test_a_door_that_is_gone(monkeypatch: pytest.MonkeyPatch, traces: Recorder) -> None:
