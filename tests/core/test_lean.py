@@ -96,6 +96,19 @@ said = st.fixed_dictionaries(
 )
 
 
+FROM_ELSEWHERE = {
+    "decided": {"x-datadog-trace-id": "7", "x-datadog-parent-id": "8", "x-datadog-sampling-priority": "2"},
+    "automatic": {"x-datadog-trace-id": "9", "x-datadog-parent-id": "8", "x-datadog-sampling-priority": "1"},
+    "undecided": {"x-datadog-trace-id": "11", "x-datadog-parent-id": "8", "x-datadog-origin": "synthetics"},
+    "at odds": {
+        "x-datadog-trace-id": "13",
+        "x-datadog-parent-id": "8",
+        "traceparent": "00-000000000000000000000000000000ff-00000000000000ee-01",
+    },
+}
+"""Headers under which a span begins."""
+
+
 def nodes(depth: int) -> st.SearchStrategy[Node]:
     return st.builds(
         Node,
@@ -105,7 +118,7 @@ def nodes(depth: int) -> st.SearchStrategy[Node]:
         tags=st.dictionaries(keys, values, max_size=2),
         asks=st.sampled_from(["", "", "ddtrace", "link", "metric", "resource", "headers", "baggage"]),
         ends=st.sampled_from(["ok", "ok", "ok", "error", "cancelled", "timeout", "early"]),
-        inside=st.sampled_from(["", "", "late", "attached", "root"]),
+        inside=st.sampled_from(["", "", "late", "attached", "root", *FROM_ELSEWHERE]),
         children=st.just(()) if depth == 0 else st.lists(nodes(depth - 1), max_size=3).map(tuple),
     )
 
@@ -140,7 +153,10 @@ class Player:
             pass
 
     def opened(self, name: str, node: Node, exc: BaseException | None) -> None:
-        if node.how == "ddtrace":
+        if node.inside in FROM_ELSEWHERE:
+            with span(name, parent=SpanContext.extract(FROM_ELSEWHERE[node.inside]), **node.said):
+                self.body(node, exc)
+        elif node.how == "ddtrace":
             given = {"resource": node.said.get("resource"), "service": node.said.get("service")}
             with tracer.trace(name, span_type=node.said.get("type"), **given):  # type: ignore[arg-type]
                 self.body(node, exc)
@@ -163,7 +179,7 @@ class Player:
         for child in node.children:
             if child.inside == "late":
                 self.later.append((contextvars.copy_context(), child))
-            elif child.inside:
+            elif child.inside in {"attached", "root"}:
                 with attached(here.context if child.inside == "attached" else ROOT):
                     self.run(child)
             else:
@@ -233,8 +249,9 @@ def plain(one: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
     assert one["duration"] > 0
     meta = {key: value for key, value in one["meta"].items() if key not in OF_A_CHUNK}
     links = json.loads(meta.pop("_dd.span_links", "[]")) or one.get("span_links") or []
-    kept["links"] = [(names[int(str(link["span_id"]), 16) if isinstance(link["span_id"], str) else link["span_id"]],
-                      link.get("attributes")) for link in links]  # fmt: skip
+    ids = [link["span_id"] for link in links]
+    ids = [int(one, 16) if isinstance(one, str) else one for one in ids]
+    kept["links"] = [(names.get(one, one), link.get("attributes")) for one, link in zip(ids, links, strict=True)]
     metrics = {key: value for key, value in one["metrics"].items() if key not in OF_A_CHUNK}
     for text in ("resource", "told.root"):  # names, which differ
         for where in (kept, meta):
@@ -251,6 +268,7 @@ def check(node: Node) -> None:
     for allowed in (True, False):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(lean, "_wanted", allowed)
+            handover.look()
             both.append(on_the_wire(node, SINK))
     for name, record in both[0].items():
         assert record == both[1][name], name
