@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ddtrace.trace import Context
 
 from asynctrace._core.carrier import PRIORITIES, is_trace_header
-from asynctrace._core.tracer import passed_on, reads_datadog_first
+from asynctrace._core.tracer import context_from, passed_on, reads_datadog_first
 
 WRITTEN = frozenset(
     {
@@ -24,6 +24,9 @@ WRITTEN = frozenset(
         "tracestate",
     }
 )
+
+_KNOWN = WRITTEN | {"x-asynctrace-produced"}
+"""None of these says anything else of the trace."""
 
 _LOWER = (1 << 64) - 1
 
@@ -54,18 +57,13 @@ def plain_context(headers: dict[Any, Any]) -> Context | None:
         or not span_id
     ):
         return None
-    if len(headers) > len(WRITTEN) and any(map(is_trace_header, headers.keys() - WRITTEN)):
+    if not _KNOWN.issuperset(headers) and any(map(is_trace_header, headers.keys() - WRITTEN)):
         return None
     meta = {"_dd.p.dm": decision}
     if rate is not None:
         meta["_dd.p.ksr"] = rate
     meta["_dd.p.tid"], meta["traceparent"], meta["tracestate"] = upper, traceparent, tracestate
-    return Context(
-        trace_id=trace_id,
-        span_id=span_id,
-        sampling_priority=int(priority),
-        meta=meta,
-    )
+    return context_from(trace_id, span_id, int(priority), meta)
 
 
 _PASSED_ON = re.compile(
