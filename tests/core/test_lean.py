@@ -251,7 +251,9 @@ def plain(one: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
     links = json.loads(meta.pop("_dd.span_links", "[]")) or one.get("span_links") or []
     ids = [link["span_id"] for link in links]
     ids = [int(one, 16) if isinstance(one, str) else one for one in ids]
-    kept["links"] = [(names.get(one, one), link.get("attributes")) for one, link in zip(ids, links, strict=True)]
+    kept["links"] = [
+        (names.get(one, one), link.get("attributes")) for one, link in zip(ids, links, strict=True)
+    ]
     metrics = {key: value for key, value in one["metrics"].items() if key not in OF_A_CHUNK}
     for text in ("resource", "told.root"):  # names, which differ
         for where in (kept, meta):
