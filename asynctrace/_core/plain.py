@@ -7,12 +7,13 @@ is written there. Whatever is not just so is for `normalised()` and ddtrace's pr
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
-
-from ddtrace.trace import Context
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asynctrace._core.carrier import PRIORITIES, is_trace_header
 from asynctrace._core.tracer import context_from, passed_on, reads_datadog_first
+
+if TYPE_CHECKING:
+    from ddtrace.trace import Context
 
 WRITTEN = frozenset(
     {

@@ -399,6 +399,61 @@ def test_links_of_headers_that_did_not_agree(traces: Recorder) -> None:
     assert [link.trace_id for link in traces.one("root").links] == [255]
 
 
+ALIKE = """
+    import asyncio, warnings
+    warnings.simplefilter("ignore")  # ddtrace 4.16 says that shorter ids will go
+    from ddtrace.trace import tracer
+    from asynctrace import SpanContext, shutdown, span
+    elsewhere = SpanContext.extract(
+        {
+            "x-datadog-trace-id": "7",
+            "x-datadog-parent-id": "8",
+            "x-datadog-sampling-priority": "1",
+            "x-datadog-origin": "synthetics",
+            "x-datadog-tags": "_dd.p.dm=-1,_dd.p.tid=6b0ebf7900000000",
+        }
+    )
+    with span("first"):  # the thread runs
+        pass
+    with tracer.start_span("new, theirs", service="tea"):
+        pass
+    with span("new, ours", service="tea") as one:
+        assert one._is_deferred()
+    with tracer.start_span("below, theirs", child_of=elsewhere._context, service="tea"):
+        pass
+    with span("below, ours", parent=elsewhere, service="tea") as two:
+        assert two._is_deferred()
+    asyncio.run(shutdown())
+    print(one.trace_id)
+"""
+
+
+@pytest.mark.parametrize("long_ids", [True, False], ids=["128 bits", "64 bits"])
+def test_on_the_wire(long_ids: bool, sink: Sink) -> None:
+    """All that is in the bytes is what ddtrace says of a span that it has started itself."""
+    settings = {
+        "DD_ENV": "test",
+        "DD_VERSION": "1",
+        "DD_SERVICE": "tea",
+        "DD_TAGS": "team:green",
+    }
+    if not long_ids:
+        settings["DD_TRACE_128_BIT_TRACEID_GENERATION_ENABLED"] = "false"
+    trace_id = int(run(ALIKE, DD_TRACE_AGENT_URL=sink.url, **settings))
+    spans = {one["name"]: one for one in sink.wait_for(5)}
+    for kind in ("new", "below"):
+        theirs, ours = spans[f"{kind}, theirs"], spans[f"{kind}, ours"]
+        assert (ours["meta"].get("_dd.p.tid") is not None) == (long_ids or kind == "below")
+        for one in (theirs, ours) if kind == "new" else ():
+            one["meta"].pop("_dd.p.tid", None)  # the second it began in
+            del one["trace_id"]
+        for one in (theirs, ours):
+            for varies in ("name", "resource", "span_id", "start", "duration"):
+                del one[varies]
+        assert ours == theirs
+    assert (trace_id >= 2**64) is long_ids
+
+
 STEPS = """
     import asyncio, sys
     import ddtrace.auto
