@@ -461,7 +461,6 @@ STEPS = """
     async def main():
         with span("first"):
             pass
-        await asyncio.sleep(0.1)
         with span("root") as root, span("record") as record:
             for _ in range(3):
                 await asyncio.sleep(0)
