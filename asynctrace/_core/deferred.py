@@ -51,7 +51,7 @@ def may_be(parent: SpanContext | None) -> bool:
 
 def begin(span: Span, start_ns: int | None) -> None:
     """It begins, with ids of its own."""
-    context = None if span._parent is None else span._parent._context
+    context = _place(span)
     span._start_ns = start_ns or time_ns()
     span._id = new_id(64) or 1
     if context is None:
@@ -78,17 +78,26 @@ def segment_of(span: Span) -> Segment | None:
         return span._segment
 
 
+def _place(span: Span) -> Context | None:
+    """What came in headers."""
+    return None if span._parent is None else span._parent._context
+
+
+def is_decided(span: Span) -> bool:
+    """Whether somebody else has decided to keep its trace or not: then its context needs no ddtrace span."""
+    place = _place(span)
+    return place is not None and place.sampling_priority is not None
+
+
 def decided(span: Span) -> Context | None:
-    """The context of one in a trace that somebody else has decided to keep or not: needs no ddtrace span."""
-    place = None if span._parent is None else span._parent._context
-    if place is None or place.sampling_priority is None:
-        return None
-    return place.copy(span._trace_id, span._id)
+    """The context of such a one."""
+    place = _place(span)
+    return place.copy(span._trace_id, span._id) if place is not None and is_decided(span) else None
 
 
 def ids(span: Span) -> Context:
     """Who it is, to be read at once by whoever wants to know no more."""
-    place, told = None if span._parent is None else span._parent._context, running.ids
+    place, told = _place(span), running.ids
     told.trace_id, told.span_id = span._trace_id, span._id
     told.sampling_priority = None if place is None else place.sampling_priority
     return told
@@ -100,7 +109,7 @@ def start(span: Span) -> DDSpan:
         if span._dd is not None:
             return span._dd
         tags, resource = dict(span._tags or ()), span._resource
-        dd = deferred_root(span, None if span._parent is None else span._parent._context, tags)
+        dd = deferred_root(span, _place(span), tags)
         if span._end_ns:
             dd.duration_ns = span._end_ns - span._start_ns
         if span._start_ns >= _forked_ns:
@@ -127,10 +136,11 @@ def end(span: Span) -> None:
             aggregator.end(dd)
     except Exception:
         log.debug("span %r could not be handed over", span.name, exc_info=True)
+        drop(span)
 
 
 def drop(span: Span) -> None:
-    """It has ended while the tracer is off: ddtrace never hears of it, nor of what has ended below it."""
+    """It has ended while the tracer is off, say: ddtrace never hears of it, nor of what has ended below it."""
     if parents.pop(span._id, None) is not None and span._segment is not None:
         buffer = span._segment.buffer
         buffer.left = True

@@ -57,7 +57,8 @@ class Segment:
     ) -> None:
         self.buffer = buffer
         self.place = place
-        """The local root's context; while that is a record, or deferred, the one it is below."""
+        """The local root's context; while that is a record, the one it is below; None where it is deferred and needs a
+        ddtrace span for that."""
         self.root = root
         self.deferred = deferred
         """The local root, while ddtrace has not been told of it."""

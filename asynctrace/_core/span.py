@@ -352,7 +352,7 @@ class Span(Entry):
         if self._written:
             root = None if self._segment is None else self._segment.root
             return None if root is None else weakref.ref(root)
-        if self._is_deferred() and deferred.decided(self) is not None:
+        if self._is_deferred() and deferred.is_decided(self):
             return None
         return weak_root(self._known())
 

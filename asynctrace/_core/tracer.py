@@ -18,6 +18,8 @@ Those of the aggregator, in which ddtrace collects traces, are in `aggregator.py
 | what `setting()` is asked for, as `config._http` | settings as ddtrace has read them | the defaults |
 | `config._propagation_*`, `._x_datadog_tags_*` | plain trace headers are read, written without its propagator | by it |
 | `Context._meta`, `._baggage`, `._is_remote` | the same | by it |
+| `Context._span_links` | a local root under headers that agree begins without ddtrace | with it |
+| who asks is `ddtrace.internal.opentelemetry.thread_context` | is told ids (`provider.py`) | a span is made of each |
 | `Context._is_remote`, `ddtrace.internal.runtime` | records under a context of this process | ddtrace spans |
 | `core.has_listeners`, `SpanProcessor.__processors__` | products that watch running spans | by their settings |
 """

@@ -552,6 +552,19 @@ def test_forked_off_while_another_thread_starts_one(sink: Sink) -> None:
     assert run(program, DD_TRACE_AGENT_URL=sink.url) == "0"
 
 
+def test_one_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, traces: Recorder) -> None:
+    """It is lost, with what is below it, and nothing is kept."""
+    with monkeypatch.context() as patch:
+        patch.setattr("asynctrace._core.deferred.deferred_root", None)
+        with span("root"), span("record"):
+            pass
+        handover.finish()
+        assert not deferred.parents
+    with span("another"), span("record"):
+        pass
+    assert traces.tree() == "another\n  record"
+
+
 def test_a_door_that_is_gone(monkeypatch: pytest.MonkeyPatch, traces: Recorder) -> None:
     """ddtrace's aggregator has changed: the span is lost, and nobody notices."""
     monkeypatch.delattr(type(tracer._span_aggregator), "on_span_start")
